@@ -1,0 +1,53 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let common: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
+/// Targets on the path of a request: the optimiser may look across their borders (docs/design.md, Hot path).
+let hot: [SwiftSetting] =
+  common + [.unsafeFlags(["-cross-module-optimization"], .when(configuration: .release))]
+
+let package = Package(
+  name: "thermocline",
+  products: [.executable(name: "thermocline", targets: ["thermocline"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.0.0"),
+  ],
+  targets: [
+    .systemLibrary(
+      name: "CSQLite", path: "Sources/CSQLite", pkgConfig: "sqlite3",
+      providers: [.apt(["libsqlite3-dev"])]),
+    .systemLibrary(name: "CSystem", path: "Sources/CSystem"),
+    .target(
+      name: "Migrations", path: "migrations", exclude: ["README.md"],
+      resources: [.embedInCode("sql")], swiftSettings: common),
+    .target(name: "CacheCore", dependencies: ["CSystem"], swiftSettings: hot),
+    .target(name: "SQLite", dependencies: ["CSQLite"], swiftSettings: hot),
+    .target(name: "HotTier", dependencies: ["CacheCore"], swiftSettings: hot),
+    .target(name: "MemcachedProtocol", dependencies: ["CacheCore"], swiftSettings: hot),
+    .target(
+      name: "Settings", dependencies: ["CacheCore", .product(name: "Yams", package: "Yams")],
+      swiftSettings: common),
+    .target(
+      name: "ColdTier",
+      dependencies: ["CacheCore", "SQLite", "Migrations", .product(name: "Logging", package: "swift-log")],
+      swiftSettings: hot),
+    .target(
+      name: "TieredCache",
+      dependencies: ["CacheCore", "HotTier", "ColdTier", .product(name: "Logging", package: "swift-log")],
+      swiftSettings: hot),
+    .target(
+      name: "Server",
+      dependencies: [
+        "CacheCore", "TieredCache", "MemcachedProtocol", "Settings",
+        .product(name: "Logging", package: "swift-log"),
+      ], swiftSettings: hot),
+    .executableTarget(
+      name: "thermocline",
+      dependencies: [
+        "Server", "Settings", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+      ], swiftSettings: common),
+  ]
+)
