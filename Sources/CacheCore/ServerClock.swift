@@ -1,4 +1,4 @@
-public import Glibc
+import Glibc
 
 /// Seconds since 1970 as this server counts them; 0 stands for "never" where an expiry is meant.
 package typealias UnixSeconds = UInt32
