@@ -1,3 +1,4 @@
+import CSystem
 import Glibc
 
 /// A mutex with a condition, for the threads beside the path of a request (writer, readers, sweeper).

@@ -1,4 +1,4 @@
-package import CacheCore
+import CacheCore
 import Glibc
 
 /// Key hash -> place of the item, for one shard.
@@ -115,7 +115,7 @@ package struct HotIndex: ~Copyable {
 
   private mutating func reinsert(_ slot: UInt64) {
     count -= 1
-    insert(slot >> Self.placeBits << Self.placeBits, place: slot & Self.placeMask)
+    insert((slot >> Self.placeBits) << Self.placeBits, place: slot & Self.placeMask)
   }
 
   package mutating func remove(at slot: Int) {

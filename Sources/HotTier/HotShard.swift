@@ -1,4 +1,4 @@
-package import CacheCore
+import CacheCore
 import Glibc
 
 /// What a shard counted since it was made. Read under its lock.
@@ -14,6 +14,7 @@ package struct HotShardCounters: Sendable {
   package var moved: UInt64 = 0
   package var segmentsReclaimed: UInt64 = 0
   package var lastEvictionAge: UInt32 = 0
+  package init() {}
 }
 
 /// What one step of reclaiming did.
@@ -131,7 +132,7 @@ package struct HotShard: ~Copyable {
   private func place(_ item: Item) -> UInt64 { UInt64(item.address - base) >> 3 }
   private func segment(of item: Item) -> Int32 { Int32((item.address - base) / pool.segmentBytes) }
   private func head(_ segment: Int32) -> UnsafeMutablePointer<SegmentHead> {
-    (base + Int(segment) * pool.segmentBytes).assumingMemoryBound(to: SegmentHead.self)
+    pool.head(segment)
   }
 
   /// Room for a record of `bytes` (at most `maximumInlineRecord`) for a new item, or nil if a segment
@@ -165,10 +166,10 @@ package struct HotShard: ~Copyable {
     nextSerial += 1
     switch kind {
     case .probation:
-      pushNewest(segment, &probation)
+      probation.append(segment, in: pool)
       openProbation = segment
     case .protected:
-      pushNewest(segment, &protected)
+      protected.append(segment, in: pool)
       openProtected = segment
     }
   }
@@ -178,22 +179,6 @@ package struct HotShard: ~Copyable {
     let item = Item(UnsafeMutableRawPointer(head) + Int(head.pointee.used))
     head.pointee.used += UInt32(bytes)
     return item
-  }
-
-  private func pushNewest(_ segment: Int32, _ queue: inout SegmentQueue) {
-    head(segment).pointee.previous = queue.newest
-    head(segment).pointee.next = -1
-    if queue.newest >= 0 { head(queue.newest).pointee.next = segment } else { queue.oldest = segment }
-    queue.newest = segment
-    queue.count += 1
-  }
-
-  private func remove(_ segment: Int32, _ queue: inout SegmentQueue) {
-    let next = head(segment).pointee.next
-    let previous = head(segment).pointee.previous
-    if previous >= 0 { head(previous).pointee.next = next } else { queue.oldest = next }
-    if next >= 0 { head(next).pointee.previous = previous } else { queue.newest = previous }
-    queue.count -= 1
   }
 
   /// Makes an allocated and filled record the item of its key. The key must not be in.
@@ -278,9 +263,9 @@ package struct HotShard: ~Copyable {
   private mutating func release(_ segment: Int32) {
     head(segment).pointee.serial = 0
     if head(segment).pointee.queue == Kind.probation.rawValue {
-      remove(segment, &probation)
+      probation.remove(segment, in: pool)
     } else {
-      remove(segment, &protected)
+      protected.remove(segment, in: pool)
     }
     if reserve < 0 {
       reserve = segment
@@ -310,7 +295,8 @@ package struct HotShard: ~Copyable {
 
   /// Looks at up to `count` records of the segment that has to go: evicts, moves or skips each. When
   /// it is through, the segment goes back to the pool.
-  /// `unsavedMayGo` is asked for each unsaved item whether it may be lost (it is moved if not);
+  /// `unsavedMayGo` is asked for each unsaved item whether it may be lost (it is moved if not, and goes
+  /// for certain if so);
   /// `evicted` is told about each live item that goes (for what it wants to note; it must not change the shard).
   package mutating func reclaim(
     _ count: Int, now: UnixSeconds, hasher: KeyHasher,
@@ -355,11 +341,12 @@ package struct HotShard: ~Copyable {
     let state = item.state
     let hash = hasher.hash(item.key, item.keyLength)
     let dead = !isLive(item, at: now)
-    if state.contains(.unsaved) && state.epoch == epoch && !unsavedMayGo(item, hash) {
+    let unsaved = state.contains(.unsaved)
+    if unsaved && !unsavedMayGo(item, hash) {
       // Its state as it is now: the answer may have changed it.
       return move(item, bytes, hash, item.state, now: now)
     }
-    if !dead && state.frequency > 0 && fruitlessVictims < 4 {
+    if !dead && !unsaved && state.frequency > 0 && fruitlessVictims < 4 {
       return move(item, bytes, hash, state.with(frequency: state.frequency - 1), now: now)
     }
     if dead {
@@ -505,6 +492,7 @@ package struct SizeClassCounters: Sendable {
   package var evicted: UInt64 = 0
 
   package static let classCount = 112
+  package init() {}
 
   /// 1 for records up to 40 bytes, then four steps to each doubling.
   package static func sizeClass(_ bytes: Int) -> Int {

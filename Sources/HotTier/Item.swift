@@ -1,4 +1,4 @@
-package import CacheCore
+import CacheCore
 
 /// One item in RAM, as it lies in a segment. A view: it owns nothing and is valid while its shard's
 /// lock is held (a reclaim pass moves items).
@@ -48,7 +48,7 @@ package struct Item {
     nonmutating set { address.storeBytes(of: newValue, toByteOffset: 16, as: UInt32.self) }
   }
   @inlinable @inline(__always)
-  var rawLength: UInt32 {
+  package var rawLength: UInt32 {
     get { address.load(fromByteOffset: 20, as: UInt32.self) }
     nonmutating set { address.storeBytes(of: newValue, toByteOffset: 20, as: UInt32.self) }
   }
@@ -144,6 +144,48 @@ package struct Item {
     p += writeDecimal(UInt64(valueLength), to: p)
     p.storeBytes(of: 13, as: UInt8.self)
     p.storeBytes(of: 10, toByteOffset: 1, as: UInt8.self)
+  }
+
+  /// All that stands before the key. The state has only what `attributes` says: stale and won.
+  @inlinable @inline(__always)
+  package func fillHeader(
+    keyLength: Int, suffixLength: Int, valueLength: Int, large: Bool, attributes: ItemAttributes
+  ) {
+    cas = attributes.cas
+    expiresAt = attributes.expiresAt
+    lastAccess = 0
+    flags = attributes.flags
+    rawLength = UInt32(truncatingIfNeeded: valueLength) | (large ? Self.largeBit : 0)
+    self.keyLength = keyLength
+    self.suffixLength = suffixLength
+    state = ItemState(rawValue: UInt16(truncatingIfNeeded: (attributes.state & 3) << 5))
+  }
+
+  /// A byte-for-byte copy of a record of `bytes`. A large block is then shared: retain it.
+  @inlinable @inline(__always)
+  package func copyRecord(from other: Item, _ bytes: Int) {
+    address.copyMemory(from: other.address, byteCount: bytes)
+  }
+
+  /// Writes "\r\n" behind an inline value.
+  @inlinable @inline(__always)
+  package func terminateValue() {
+    let end = key + (keyLength + suffixLength + valueLength)
+    end.storeBytes(of: 13, as: UInt8.self)
+    (end + 1).storeBytes(of: 10, as: UInt8.self)
+  }
+
+  /// Another length of the value, in the same record size and kind. Suffix and end are written anew,
+  /// so the value's place may shift: fill the value afterwards.
+  @inlinable @inline(__always)
+  package func setValueLength(_ valueLength: Int, flags newFlags: UInt32) {
+    let large = rawLength & Self.largeBit
+    let keptBlock = large != 0 ? block : nil
+    rawLength = UInt32(truncatingIfNeeded: valueLength) | large
+    flags = newFlags
+    suffixLength = Self.suffixBytes(flags: newFlags, valueLength: valueLength)
+    writeSuffix()
+    if let keptBlock { block = keptBlock } else { terminateValue() }
   }
 
   @inlinable

@@ -22,11 +22,17 @@ package struct LargeBlock: @unchecked Sendable {
     guard let memory = malloc(headerBytes + valueLength + 2) else { return nil }
     memory.bindMemory(to: Atomic<Int>.self, capacity: 1).initialize(to: Atomic(1))
     (memory + 8).storeBytes(of: nil, as: UnsafeMutableRawPointer?.self)
-    (memory + 16).storeBytes(of: malloc_usable_size(memory) + 16, as: Int.self)
+    (memory + 16).storeBytes(of: footprint(headerBytes + valueLength + 2), as: Int.self)
     let end = memory + headerBytes + valueLength
     end.storeBytes(of: 13, as: UInt8.self)
     (end + 1).storeBytes(of: 10, as: UInt8.self)
     return LargeBlock(memory)
+  }
+
+  /// What a block of `bytes` takes from the system: 16 more, rounded as malloc does below 128 KiB (it
+  /// maps whole pages above).
+  package static func footprint(_ bytes: Int) -> Int {
+    bytes + 16 < 128 << 10 ? (bytes + 16 + 15) & ~15 : (bytes + 16 + 4095) & ~4095
   }
 
   private var references: UnsafeMutablePointer<Atomic<Int>> {

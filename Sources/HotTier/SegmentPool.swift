@@ -73,9 +73,9 @@ package final class SegmentPool: Sendable {
     unreserve(segmentBytes)
   }
 
-  @inlinable @inline(__always)
-  func address(_ place: UInt64) -> UnsafeMutableRawPointer {
-    base + Int(truncatingIfNeeded: place) &* 8
+  @inline(__always)
+  func head(_ segment: Int32) -> UnsafeMutablePointer<SegmentHead> {
+    (base + Int(segment) * segmentBytes).assumingMemoryBound(to: SegmentHead.self)
   }
 }
 
@@ -105,4 +105,20 @@ struct SegmentQueue {
   var oldest: Int32 = -1
   var newest: Int32 = -1
   var count = 0
+
+  mutating func append(_ segment: Int32, in pool: SegmentPool) {
+    pool.head(segment).pointee.previous = newest
+    pool.head(segment).pointee.next = -1
+    if newest >= 0 { pool.head(newest).pointee.next = segment } else { oldest = segment }
+    newest = segment
+    count += 1
+  }
+
+  mutating func remove(_ segment: Int32, in pool: SegmentPool) {
+    let next = pool.head(segment).pointee.next
+    let previous = pool.head(segment).pointee.previous
+    if previous >= 0 { pool.head(previous).pointee.next = next } else { oldest = next }
+    if next >= 0 { pool.head(next).pointee.previous = previous } else { newest = previous }
+    count -= 1
+  }
 }
