@@ -40,7 +40,7 @@ func openTCP(host: String?, port: Int, backlog: Int32) throws(ListenError) -> [L
     var one: Int32 = 1
     setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, 4)
     if address.pointee.ai_family == AF_INET6 {
-      setsockopt(s, Int32(IPPROTO_IPV6.rawValue), IPV6_V6ONLY, &one, 4)
+      setsockopt(s, Int32(IPPROTO_IPV6), IPV6_V6ONLY, &one, 4)
     }
     if bind(s, address.pointee.ai_addr, address.pointee.ai_addrlen) != 0 || listen(s, backlog) != 0 {
       failure = String(cString: strerror(errno))

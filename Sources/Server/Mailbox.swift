@@ -1,3 +1,4 @@
+import CSystem
 import Glibc
 import Synchronization
 import TieredCache
@@ -20,7 +21,7 @@ final class Mailbox: ColdReadSink, CommitSink {
   let wantsScan = Atomic<Bool>(false)
 
   init() {
-    descriptor = eventfd(0, Int32(EFD_NONBLOCK.rawValue | EFD_CLOEXEC.rawValue))
+    descriptor = eventfd(0, Int32(EFD_NONBLOCK) | Int32(EFD_CLOEXEC))
     precondition(descriptor >= 0, "no eventfd: \(String(cString: strerror(errno)))")
   }
 

@@ -4,8 +4,8 @@ import TieredCache
 
 /// What a worker has to send to the connection it is serving: bytes in a buffer of the thread, and
 /// between them pinned values that are sent from where they lie. Belongs to one thread; emptied
-/// before the next connection's turn.
-struct Output: ~Copyable {
+/// before the next connection's turn. Its owner frees it.
+struct Output {
   let base: UnsafeMutableRawPointer
   let capacity: Int
   private(set) var count = 0
@@ -27,7 +27,7 @@ struct Output: ~Copyable {
     pins = .allocate(capacity: Self.maximumPins)
   }
 
-  deinit {
+  func deallocate() {
     base.deallocate()
     pins.deallocate()
   }
@@ -79,7 +79,7 @@ struct Output: ~Copyable {
   /// Sends as much as the socket takes now.
   mutating func send(to socket: Int32) -> Sent {
     if pinCount == 0 {
-      let sent = retrying { Glibc.send(socket, base, count, Int32(MSG_NOSIGNAL.rawValue)) }
+      let sent = retrying { Glibc.send(socket, base, count, Int32(MSG_NOSIGNAL)) }
       if sent == count { return .all }
       if sent >= 0 { return .part(sent) }
       return errno == EAGAIN ? .part(0) : .failed
@@ -106,7 +106,7 @@ struct Output: ~Copyable {
       var message = msghdr()
       message.msg_iov = vectors.baseAddress
       message.msg_iovlen = used
-      return retrying { sendmsg(socket, &message, Int32(MSG_NOSIGNAL.rawValue)) }
+      return retrying { sendmsg(socket, &message, Int32(MSG_NOSIGNAL)) }
     }
     if result == total { return .all }
     if result >= 0 { return .part(result) }
@@ -184,7 +184,7 @@ struct Backlog {
         case .bytes(let base, let start, let end): (base, start, end)
         case .pin(let block, let start, let end): (block.bytes, start, end)
         }
-      let sent = retrying { Glibc.send(socket, base + start, end - start, Int32(MSG_NOSIGNAL.rawValue)) }
+      let sent = retrying { Glibc.send(socket, base + start, end - start, Int32(MSG_NOSIGNAL)) }
       if sent < 0 { return errno == EAGAIN }
       byteCount -= sent
       if sent == end - start {

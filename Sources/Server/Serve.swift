@@ -1,3 +1,4 @@
+import CSystem
 import CacheCore
 import ColdTier
 import Glibc
@@ -21,7 +22,7 @@ package func serve(
   sigemptyset(&caught)
   for number in [SIGTERM, SIGINT, SIGHUP, SIGUSR1] { sigaddset(&caught, number) }
   pthread_sigmask(SIG_BLOCK, &caught, nil)
-  let signals = signalfd(-1, &caught, Int32(SFD_CLOEXEC.rawValue | SFD_NONBLOCK.rawValue))
+  let signals = signalfd(-1, &caught, Int32(SFD_CLOEXEC) | Int32(SFD_NONBLOCK))
   guard signals >= 0 else { throw ListenError(description: "no signalfd: \(String(cString: strerror(errno)))") }
   raiseDescriptorLimit(to: settings.maximumConnections + 100, logger: logger)
 
@@ -210,14 +211,14 @@ private func accept(
         if shared.connectionCount.load(ordering: .relaxed) >= shared.limits.maximumConnections {
           shared.connectionsRejected.add(1, ordering: .relaxed)
           let line: StaticString = "ERROR Too many open connections\r\n"
-          _ = send(socket, line.utf8Start, line.utf8CodeUnitCount, Int32(MSG_NOSIGNAL.rawValue))
+          _ = send(socket, line.utf8Start, line.utf8CodeUnitCount, Int32(MSG_NOSIGNAL))
           close(socket)
           continue
         }
         shared.connectionCount.add(1, ordering: .relaxed)
         if listener.unixPath == nil {
           var one: Int32 = 1
-          setsockopt(socket, Int32(IPPROTO_TCP.rawValue), TCP_NODELAY, &one, 4)
+          setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
           setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &one, 4)
         }
         shared.workers[nextWorker].mailbox.post(.accepted(socket))

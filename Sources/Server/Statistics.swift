@@ -31,7 +31,9 @@ extension WorkerState {
   }
 
   private mutating func stat(_ name: String, _ value: String) { out.append("STAT \(name) \(value)\r\n") }
-  private mutating func stat(_ name: String, _ value: some BinaryInteger) { stat(name, "\(value)") }
+  private mutating func stat(_ name: String, _ value: some BinaryInteger) {
+    stat(name, "\(value)")
+  }
 
   private func summed() -> CommandCounters {
     var sum = CommandCounters()
@@ -43,7 +45,7 @@ extension WorkerState {
     let sum = summed()
     let tier = cache.statistics()
     var usage = rusage()
-    getrusage(RUSAGE_SELF, &usage)
+    getrusage(RUSAGE_SELF.rawValue, &usage)
     stat("pid", getpid())
     stat("uptime", now &- shared.startedAt)
     stat("time", now)

@@ -64,14 +64,15 @@ final class Worker: @unchecked Sendable {
   }
 
   deinit {
+    state.pointee.deallocate()
     state.deinitialize(count: 1)
     state.deallocate()
   }
 }
 
 /// The loop of one worker and all that it owns. One `recv` into a buffer of the thread, every complete
-/// command in it served, one `send`.
-struct WorkerState: ~Copyable {
+/// command in it served, one `send`. Never copied: its worker holds it at one address and frees it.
+struct WorkerState {
   unowned(unsafe) let cache: TieredCache
   unowned(unsafe) let shared: ServerShared
   unowned(unsafe) let mailbox: Mailbox
@@ -104,7 +105,7 @@ struct WorkerState: ~Copyable {
     self.mailbox = mailbox
     cache = shared.cache
     limits = shared.limits
-    epoll = epoll_create1(Int32(EPOLL_CLOEXEC.rawValue))
+    epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
     precondition(epoll >= 0, "no epoll: \(String(cString: strerror(errno)))")
     // A kept beginning (at most an inline value and its line) and what a recv brings.
     let inline = shared.cache.pool.segmentBytes / 8
@@ -117,9 +118,10 @@ struct WorkerState: ~Copyable {
     epoll_ctl(epoll, EPOLL_CTL_ADD, mailbox.descriptor, &event)
   }
 
-  deinit {
+  func deallocate() {
     input.deallocate()
-    close(epoll)
+    out.deallocate()
+    Glibc.close(epoll)
   }
 
   // MARK: The loop
