@@ -48,6 +48,7 @@ extension TieredCache {
           mode, key, flags: flags, expiresAt: expiresAt, value, now: now, answer: answer, &state, &took)
       }
       frees.release()
+      writeBehind?.wakeIfUrged()
       switch step {
       case .finished(let outcome):
         tookBlock = took
@@ -244,6 +245,7 @@ extension TieredCache {
         return self.updateLocked(key, now: now, answer: answer, &state, compute)
       }
       frees.release()
+      writeBehind?.wakeIfUrged()
       switch step {
       case .finished(let outcome): return outcome
       case .needsRoom(let bytes):

@@ -25,6 +25,7 @@ extension TieredCache {
         let unsaved = wanting.withLock { $0.unsavedBytes > 0 }
         if store != nil && (unsaved || tried.count > 1) && coldWritable.load(ordering: .relaxed) {
           writeBehind!.urge()
+          writeBehind!.wakeIfUrged()
           return .full
         }
         countOutOfMemory(wanting)

@@ -118,6 +118,7 @@ package struct TierCounters: Sendable {
   package var coldEvictions: UInt64 = 0
   package var secondChances: UInt64 = 0
   package var droppedUnsaved: UInt64 = 0
+  package var refusedByFile: UInt64 = 0
   package var outOfMemory: UInt64 = 0
 
   static func += (a: inout TierCounters, b: TierCounters) {
@@ -131,6 +132,7 @@ package struct TierCounters: Sendable {
     a.coldEvictions += b.coldEvictions
     a.secondChances += b.secondChances
     a.droppedUnsaved += b.droppedUnsaved
+    a.refusedByFile += b.refusedByFile
     a.outOfMemory += b.outOfMemory
   }
 }

@@ -7,7 +7,8 @@ import Synchronization
 /// Who waits for the file: told at the end of each write cycle and while the start scan goes on, on
 /// another thread. Must not block.
 package protocol CommitSink: AnyObject, Sendable {
-  /// All that was written before cycle `number` began is in the file, or could not be written.
+  /// All that was stored before cycle `number` began is in the file, or could not be written. Number 0:
+  /// a part of a cycle is done, there may be room.
   func cycleEnded(_ number: UInt64, succeeded: Bool)
   /// More keys are known than before; `done`: all are.
   func scanAdvanced(done: Bool)
@@ -74,6 +75,11 @@ final class WriteBehind: @unchecked Sendable {
         signalled.store(false, ordering: .releasing)
         return !state.stopping
       })
+  }
+
+  /// Some of what was unsaved is not any more: those who wait for room may try again.
+  func roomMade() {
+    for sink in state.with({ $0.sinks }) { sink.cycleEnded(0, succeeded: true) }
   }
 
   func endCycle(_ number: UInt64, succeeded: Bool) {
@@ -258,6 +264,7 @@ extension TieredCache {
         if taken == 0 { break }
         left -= taken
         try writeBatch()
+        behind.roomMade()
       }
       if behind.failing {
         behind.failing = false
@@ -366,9 +373,14 @@ extension TieredCache {
     }
     let writer = writeBehind!.writer
     let outcome = try batch.withRecords { (records) throws(ColdError) in
-      try writer.write(records, hasher: hasher) { hash, sequence, mayKeep in
-        self.judgeOldRow(hash, sequence, mayKeep: mayKeep)
-      }
+      try writer.write(
+        records, hasher: hasher,
+        judge: { hash, sequence, mayKeep in self.judgeOldRow(hash, sequence, mayKeep: mayKeep) },
+        moved: { moves in
+          for move in moves {
+            _ = self.shard(move.hash).withLock { $0.cold.move(move.hash, from: move.from, to: move.to) }
+          }
+        })
     }
     publish(outcome)
     batch.clear()
@@ -398,12 +410,9 @@ extension TieredCache {
   }
 
   private func publish(_ outcome: ColdWriter.Outcome) {
-    for move in outcome.moved {
-      _ = shard(move.hash).withLock { $0.cold.move(move.hash, from: move.from, to: move.to) }
-    }
     let batch = writeBehind!.batch
     for (i, row) in batch.rows.enumerated() {
-      let sequence = outcome.firstSequence + UInt64(i)
+      let sequence = outcome.sequences[i]
       shard(row.hash).withLock { state in
         if row.value < 0 {
           state.counters.tombstonesWritten += 1
@@ -423,7 +432,14 @@ extension TieredCache {
         bits.subtract([.inFlight, .unsaved])
         bits.insert(.mayHaveRow)
         item.state = bits
-        state.cold.set(row.hash, sequence: sequence, expiresAt: row.attributes.expiresAt)
+        if sequence == 0 {
+          // Larger than the file takes: it lives in RAM only, and an older row of it must not outlive it.
+          state.counters.refusedByFile += 1
+          state.tombstones.append(
+            Tombstone(hash: row.hash, key: batch.keyStart(row), count: row.keyCount))
+        } else {
+          state.cold.set(row.hash, sequence: sequence, expiresAt: row.attributes.expiresAt)
+        }
       }
     }
   }
