@@ -62,9 +62,10 @@ package final class ColdStore: Sendable {
   let checkpointing = Mutex<Void>(())
 
   package static func open(_ options: ColdOptions, logger: Logger) throws(ColdError) -> ColdStore {
+    try checkPath(options.path)
     let lock = try lockFile(options.path)
     do throws(ColdError) {
-      try checkPath(options.path)
+      try makeFile(options.path)
       do throws(ColdError) {
         return try ColdStore(options, logger: logger, lock: lock, renamed: nil)
       } catch .damaged(let error) {
@@ -176,13 +177,17 @@ package final class ColdStore: Sendable {
     return descriptor
   }
 
-  /// What SQLite would report poorly; makes a new file with mode 0600.
+  /// What SQLite would report poorly.
   private static func checkPath(_ path: String) throws(ColdError) {
     var status = stat()
     if stat(path, &status) == 0 && status.st_mode & S_IFMT != S_IFREG {
       throw .cannotOpen(
         path: path, reason: status.st_mode & S_IFMT == S_IFDIR ? "it is a folder" : "it is no regular file")
     }
+  }
+
+  /// A new file is for its owner alone.
+  private static func makeFile(_ path: String) throws(ColdError) {
     let descriptor = Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
     if descriptor < 0 { throw .cannotOpen(path: path, reason: String(cString: strerror(errno))) }
     Glibc.close(descriptor)

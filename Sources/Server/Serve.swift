@@ -10,8 +10,8 @@ import TieredCache
 package let serverVersion = "0.1.0"
 
 /// Opens the file and the sockets, serves until SIGTERM or SIGINT, and ends cleanly.
-/// `onListening`: called when everything is open and nothing has been accepted yet (drop privileges,
-/// write the pid file); an error there ends the server.
+/// `onListening`: called when the sockets are bound and before the file is opened (drop privileges, write
+/// the pid file); an error there ends the server.
 /// Returns the exit status. Throws ListenError, ColdError or what `onListening` throws.
 package func serve(
   _ settings: Settings, logger: Logger, onListening: () throws -> Void
@@ -29,13 +29,14 @@ package func serve(
   // Sockets first: a port in use must not cost the opening of a file.
   let listeners = try openListeners(settings)
   defer { for listener in listeners where listener.unixPath != nil { unlink(listener.unixPath!) } }
+  // With the sockets bound, privileges may go: the file belongs to the user who serves.
+  try onListening()
   let cache = try TieredCache(tierOptions(settings), logger: logger)
   let shared = ServerShared(
     cache: cache, limits: limits(settings), verbosity: settings.verbosity,
     describedSettings: describe(settings, listeners))
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
   try writePortFile(listeners)
-  try onListening()
   announce(settings, listeners, logger)
 
   accept(listeners, signals: signals, shared, logger)
@@ -71,7 +72,6 @@ private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   options.evictionsDisabled = settings.evictionsDisabled
   options.hashSeed = UInt64.random(in: .min ... .max)
   options.promoteAfter = settings.promoteAfter
-  options.demoteAfterSeconds = settings.demoteAfter.map { UInt32($0) }
   if let cold = settings.cold {
     options.cold = ColdOptions(
       path: cold.path, limit: Int64(cold.limit), synchronousFull: cold.durability == .always)

@@ -47,7 +47,7 @@ extension WorkerState {
       var length = UnsafeRawPointer(newline) - p
       let after = UnsafeRawPointer(newline) + 1
       if length > 0 && (p + (length - 1)).load(as: UInt8.self) == 13 { length -= 1 }
-      let request = parseTextLine(p, length)
+      let request = parseTextLine(p, length, lineBytes: after - p)
       switch execute(connection, request, p, after, end) {
       case .at(let next): p = next
       case .incomplete, .parked: return p
@@ -86,7 +86,7 @@ extension WorkerState {
       case .incomplete, .parked, .closed: return keys
       }
     }
-    out.append(Reply.lineTooLong)
+    // As memcached: a line that long is no command, and nothing behind it could be trusted.
     connection.pointee.closesAfterOutput = true
     return end
   }
@@ -136,14 +136,15 @@ extension WorkerState {
     if keysEnd - keys > 40 { prefetch(keys, keysEnd) }
     var prefetchedTo = 32
     var number = 0
+    // One key too long spoils the whole command: nothing of it is answered.
+    if keysEnd - keys > 250 && hasLongKey(keys, keysEnd) {
+      out.append(Reply.badCommandLineFormat)
+      return .at(after)
+    }
     while true {
       let before = p
       let token = nextToken(&p, keysEnd)
       if token.length == 0 { break }
-      if token.length > 250 {
-        out.append(Reply.badCommandLineFormat)
-        return .at(after)
-      }
       number += 1
       if number == prefetchedTo {
         prefetch(p, keysEnd)
@@ -169,6 +170,15 @@ extension WorkerState {
     }
     out.append(Reply.end)
     return .at(after)
+  }
+
+  private func hasLongKey(_ keys: UnsafeRawPointer, _ end: UnsafeRawPointer) -> Bool {
+    var p = keys
+    while true {
+      let token = nextToken(&p, end)
+      if token.length == 0 { return false }
+      if token.length > 250 { return true }
+    }
   }
 
   /// The connection goes on later at the key at `p`.
@@ -200,7 +210,6 @@ extension WorkerState {
     while last > p && (last - 1).load(as: UInt8.self) != 32 { last -= 1 }
     if last == p {
       if end - p > Self.maximumLine {
-        out.append(Reply.lineTooLong)
         connection.pointee.closesAfterOutput = true
         connection.pointee.retrieval = nil
         return .at(end)
@@ -330,7 +339,7 @@ extension WorkerState {
     while wishes.count < Self.maximumWishes, p < end, let newline = memchr(p, 10, end - p) {
       let lineEnd = UnsafeRawPointer(newline)
       let length = lineEnd - p - ((lineEnd - p) > 0 && (lineEnd - 1).load(as: UInt8.self) == 13 ? 1 : 0)
-      let request = parseTextLine(p, length)
+      let request = parseTextLine(p, length, lineBytes: lineEnd + 1 - p)
       p = lineEnd + 1
       switch request.verb {
       case .get, .gets, .gat, .gats: gather(&wishes, request.argumentsStart, request.argumentsEnd)
@@ -397,7 +406,7 @@ extension WorkerState {
     let value = UnsafeRawBufferPointer(start: after, count: length)
     let tail = after + length
     if tail.load(as: UInt8.self) != 13 || (tail + 1).load(as: UInt8.self) != 10 {
-      return badDataChunk(connection, tail, end)
+      return badDataChunk(request, tail)
     }
     let next = tail + 2
     var took = false
@@ -426,11 +435,9 @@ extension WorkerState {
     }
   }
 
-  /// The data block does not end where it should: memcached skips to the end of the line.
-  private mutating func badDataChunk(
-    _ connection: UnsafeMutablePointer<Connection>, _ tail: UnsafeRawPointer, _ end: UnsafeRawPointer
-  ) -> Next {
-    out.append(Reply.badDataChunk)
+  /// The data block does not end where it should: what was announced is skipped, no more.
+  private mutating func badDataChunk(_ request: TextRequest, _ tail: UnsafeRawPointer) -> Next {
+    if !request.noreply { out.append(Reply.badDataChunk) }
     return .at(tail + 2)
   }
 
@@ -506,7 +513,7 @@ extension WorkerState {
     let tail = incoming.block.bytes + incoming.byteCount
     var took = false
     if tail.load(as: UInt8.self) != 13 || (tail + 1).load(as: UInt8.self) != 10 {
-      out.append(Reply.badDataChunk)
+      if !incoming.noreply { out.append(Reply.badDataChunk) }
     } else {
       let outcome = cache.store(
         storeMode(incoming.verb, incoming.number), key, flags: incoming.flags,
@@ -632,13 +639,18 @@ extension WorkerState {
   ) -> Next {
     switch request.verb {
     case .invalid:
-      out.append(request.error.reply)
+      if request.error == .http {
+        connection.pointee.closesAfterOutput = true
+        return .closed
+      }
+      if !request.noreply { out.append(request.error.reply) }
       connection.pointee.swallow = request.swallow
     case .version: out.append(Reply.version)
     case .verbosity:
+      shared.verbosity.store(Int(request.number), ordering: .relaxed)
       if !request.noreply { out.append(Reply.ok) }
     case .quit:
-      if !out.isEmpty { connection.pointee.closesAfterOutput = true } else { close(connection) }
+      connection.pointee.closesAfterOutput = true
       return .closed
     case .flushAll:
       if limits.flushDisabled {

@@ -264,24 +264,24 @@ extension TieredCache {
       writeBehind!.urge()
       return .finished(.full)
     }
-    let inRAM = state.hot.find(key.hash, key.start, key.count)
-    let present: Item
-    if let inRAM {
-      if !state.hot.isLive(inRAM, at: now) { return .finished(.notFound) }
-      present = inRAM
-    } else {
+    var inRAM = state.hot.find(key.hash, key.start, key.count)
+    if inRAM == nil {
       switch locateCold(key, now: now, answer: answer, &state) {
       case .absent: return .finished(.notFound)
       case .unread(let sequence): return .finished(.cold(sequence: sequence))
       case .unknown: return .finished(.scanning)
-      case .row(let row): present = row.item
+      case .row(let row):
+        inRAM = promote(row, key, now: now, &state)
+        if inRAM == nil { return .needsRoom(row.item.recordBytes) }
       }
     }
+    let present = inRAM!
+    if !state.hot.isLive(present, at: now) { return .finished(.notFound) }
     return withUnsafeTemporaryAllocation(byteCount: 24, alignment: 8) { out in
       let length = compute(
         UnsafeRawBufferPointer(start: present.value, count: present.valueLength), out.baseAddress!)
       if length < 0 { return .finished(.notANumber) }
-      if inRAM != nil && length <= present.valueLength && !present.isLarge {
+      if length <= present.valueLength && !present.isLarge {
         present.value.copyMemory(from: out.baseAddress!, byteCount: length)
         (present.value + length).initializeMemory(
           as: UInt8.self, repeating: 32, count: present.valueLength - length)
@@ -290,13 +290,10 @@ extension TieredCache {
         present.state.formUnion(wasFetched)
         return .finished(.done)
       }
-      let padded = max(length, present.valueLength)
-      if padded > 24 { return .finished(.notANumber) }
-      out[length..<max(padded, length)].initializeMemory(as: UInt8.self, repeating: 32)
       var took = false
       return put(
         key, flags: present.flags, expiresAt: present.expiresAt,
-        NewValue(UnsafeRawBufferPointer(start: out.baseAddress!, count: padded)), over: inRAM, now: now,
+        NewValue(UnsafeRawBufferPointer(start: out.baseAddress!, count: length)), over: present, now: now,
         &state, &took)
     }
   }

@@ -36,8 +36,6 @@ package struct TieredCacheOptions: Sendable {
   package var readers = 2
   package var promoteAfter = 1
   package var startWaitMilliseconds = 500
-  /// Items not used for so long leave RAM; nil: only under pressure.
-  package var demoteAfterSeconds: UInt32? = nil
   /// False in tests that drive writer, readers and scan themselves, step by step.
   package var startsThreads = true
   package init() {}
