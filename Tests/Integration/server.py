@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-BINARY = Path(os.environ.get("THERMOCLINE", ROOT / ".build" / "release" / "thermocline"))
+BINARY = Path(os.environ.get("THERMOCLINE", ROOT / ".build" / "release" / "thermocline")).absolute()
 PEER = Path(os.environ.get("MEMCACHED", "/usr/bin/memcached"))
 
 #: The long form: more rounds, more commands, and times are asserted instead of only printed.
