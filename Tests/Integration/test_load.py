@@ -16,7 +16,7 @@ pytestmark = pytest.mark.cold_tier
 
 def load(loadgen, server: Server, mode: str, keys: int, *options: str) -> dict:
     done = subprocess.run(
-        [loadgen, "--port", str(server.port), "--mode", mode, "--keys", str(keys), "--ops", str(keys),
+        [loadgen, "--port", str(server.port), "--mode", mode, "--keys", str(keys),
          "--conns", "8", "--pipeline", "32", *options], capture_output=True, text=True, timeout=300)
     assert done.stdout, f"the load generator ended with {done.returncode}: {done.stderr}"
     return json.loads(done.stdout)
