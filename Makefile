@@ -1,0 +1,91 @@
+# Thermocline: `make run` builds and serves, `make test` runs every test. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+SWIFT ?= swift
+# APT=no skips the installation of packages, for systems without apt.
+APT ?= yes
+
+HOST ?= 127.0.0.1
+PORT ?= 11211
+COLD_PATH ?= var/thermocline.db
+COLD_LIMIT ?= 1G
+MEMORY ?= 64
+OPTIONS ?=
+
+SERVER := .build/release/thermocline
+VENV := .venv
+REQUIREMENTS := Tests/Integration/requirements.txt
+SWIFT_SOURCES := Sources Tests migrations Package.swift
+# Without this an import that Package.swift doesn't declare compiles silently.
+IMPORT_CHECK := --explicit-target-dependency-import-check error
+
+# What the toolchain and SwiftPM need to run, to fetch packages, to compile and to link; and SQLite.
+BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev libsqlite3-dev \
+  libcurl4-openssl-dev libxml2-dev libncurses-dev zlib1g-dev
+# What the integration tests compare with, and what they run in.
+TEST_PACKAGES := memcached python3 python3-venv
+
+.PHONY: help run build test unit integration lint format soak clean \
+        swift-present build-packages test-packages
+
+help: ## list what make can do
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+run: build ## build and serve on 127.0.0.1:11211 with the cold tier in var/ (PORT=, MEMORY=, COLD_PATH=, COLD_LIMIT=, OPTIONS=)
+	@mkdir -p "$(dir $(COLD_PATH))"
+	@echo
+	@echo "Thermocline listens on $(HOST):$(PORT), with $(MEMORY) MB of RAM; Ctrl-C stops it and keeps every item."
+	@echo "Its file is $(COLD_PATH), of at most $(COLD_LIMIT)."
+	@echo 'To try it, in another terminal with bash:'
+	@echo
+	@echo "  exec 3<>/dev/tcp/$(HOST)/$(PORT); printf 'set greeting 0 0 5\r\nhello\r\nget greeting\r\nquit\r\n' >&3; cat <&3"
+	@echo
+	@exec $(SERVER) -l $(HOST) -p $(PORT) -m $(MEMORY) --cold-path "$(COLD_PATH)" --cold-limit $(COLD_LIMIT) $(OPTIONS)
+
+build: build-packages swift-present ## build the server in release mode: .build/release/thermocline
+	$(SWIFT) build -c release
+
+test: lint build unit integration ## run every test, in their quick form
+
+unit: build-packages swift-present ## run the Swift tests
+	$(SWIFT) test $(IMPORT_CHECK)
+
+integration: build test-packages $(VENV)/installed ## run the tests that talk to a running server
+	$(VENV)/bin/pytest Tests/Integration
+
+soak: build test-packages $(VENV)/installed ## the long form of the integration tests: more rounds, and times are checked
+	THERMOCLINE_LONG=1 $(VENV)/bin/pytest Tests/Integration
+
+lint: swift-present ## check the format of the Swift sources
+	$(SWIFT) format lint --strict --recursive $(SWIFT_SOURCES)
+
+format: swift-present ## format the Swift sources
+	$(SWIFT) format --in-place --recursive $(SWIFT_SOURCES)
+
+clean: ## remove what was built; var/ with the items stays
+	rm -rf .build $(VENV)
+
+swift-present:
+	@command -v $(firstword $(SWIFT)) >/dev/null || { \
+	  echo "thermocline: no 'swift' in PATH; install a Swift toolchain, 6.2 or later, from https://www.swift.org/install/linux/" >&2; \
+	  exit 1; }
+
+build-packages:
+ifneq ($(APT),no)
+	@scripts/install-packages "build the server" $(BUILD_PACKAGES)
+endif
+
+test-packages:
+ifneq ($(APT),no)
+	@scripts/install-packages "run the tests" $(TEST_PACKAGES)
+endif
+
+# Debian's own python3, since that is the one python3-venv belongs to.
+$(VENV)/installed: $(REQUIREMENTS) | test-packages
+	@echo "Installing Python packages into $(VENV): $$(grep -v '^#' $(REQUIREMENTS) | tr '\n' ' ')"
+	/usr/bin/python3 -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $(REQUIREMENTS)
+	touch $@

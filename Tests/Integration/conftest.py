@@ -1,0 +1,80 @@
+import atexit
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import server as harness
+
+atexit.register(harness.end_all)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "bounded(seconds): the test may take this long (default 60)")
+    config.addinivalue_line("markers", "cold_tier: needs a server that has a cold tier")
+
+
+def pytest_collection_modifyitems(items):
+    if harness.is_memcached(harness.BINARY):
+        skip = pytest.mark.skip(reason=f"{harness.BINARY.name} has no cold tier")
+        for item in items:
+            if item.get_closest_marker("cold_tier"):
+                item.add_marker(skip)
+
+
+def pytest_report_header():
+    form = "long" if harness.LONG else "quick"
+    return f"server: {harness.BINARY.name}, compared with {harness.PEER.name}; {form} form"
+
+
+@pytest.fixture(autouse=True)
+def time_limit(request):
+    """Ends a test that hangs; the servers it started are ended with it."""
+    marker = request.node.get_closest_marker("bounded")
+    seconds = marker.args[0] if marker else 60
+
+    def stop(*_):
+        raise TimeoutError(f"the test took more than {seconds} s")
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture
+def make_server(tmp_path):
+    """Makes servers with a directory of their own, not yet started; all are ended when the test is over."""
+    made = []
+
+    def make(*options, name="server", **settings):
+        made.append(harness.Server(tmp_path / name, *options, **settings))
+        return made[-1]
+
+    yield make
+    crashed = [one for one in made if one.has_crashed()]
+    for one in made:
+        one.kill()
+    assert not crashed, f"the server ended by itself; it said: {crashed[0].log[-4000:]}"
+
+
+@pytest.fixture(scope="session")
+def loadgen(tmp_path_factory) -> Path:
+    """The load generator, compiled."""
+    program = tmp_path_factory.mktemp("loadgen") / "loadgen"
+    source = Path(__file__).with_name("loadgen.c")
+    subprocess.run(["cc", "-O2", "-pthread", "-o", program, source, "-lm"], check=True)
+    return program
+
+
+@pytest.fixture
+def say(capsys):
+    """Prints a line that a passing test shows as well."""
+
+    def line(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n    {text}", end="", flush=True)
+
+    return line

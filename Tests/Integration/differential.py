@@ -1,0 +1,151 @@
+"""Sends the same bytes to two servers and makes their replies comparable."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import select
+import socket
+import time
+
+from server import Server, is_memcached
+
+_tokens = itertools.count(1)
+
+#: Stands where a command needs the CAS value that this very server gave the key.
+CAS_OF = re.compile(rb"<cas ([^>]*)>")
+
+
+class Closed(bytes):
+    """A reply after which the server closed the connection."""
+
+
+def exchange(server: Server, stream: bytes, end_of_input: bool = False, timeout: float = 20) -> bytes:
+    """Sends `stream` on a new connection and returns all that is answered to it.
+
+    The end of the replies is known by a value that is stored and read after the stream. With `end_of_input` nothing
+    follows the stream but its end, and the reply is complete when the server closes.
+    """
+    token = b"end-of-replies-%d" % next(_tokens)
+    tail = b"set ~end 0 0 %d noreply\r\n%s\r\nget ~end\r\n" % (len(token), token)
+    last = b"VALUE ~end 0 %d\r\n%s\r\nEND\r\n" % (len(token), token)
+    pending = memoryview(stream if end_of_input else stream + tail)
+    received = bytearray()
+    deadline = time.monotonic() + timeout
+    with socket.create_connection(("127.0.0.1", server.port), timeout=timeout) as connection:
+        connection.setblocking(False)
+        shut = False
+        while True:
+            if not pending and end_of_input and not shut:
+                connection.shutdown(socket.SHUT_WR)
+                shut = True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"no complete reply within {timeout} s; until then {bytes(received[-300:])!r}")
+            readable, writable, _ = select.select([connection], [connection] if pending else [], [], left)
+            try:
+                if writable:
+                    pending = pending[connection.send(pending):]
+                if readable:
+                    data = connection.recv(1 << 16)
+                    if not data:
+                        return Closed(received)
+                    received += data
+            except (ConnectionResetError, BrokenPipeError):
+                return Closed(received)
+            if received.endswith(last):
+                return bytes(received[:-len(last)])
+
+
+def replies(data: bytes) -> list[tuple]:
+    """Lines and values, each as a tuple; what can't be a reply stays as it is."""
+    found, at = [], 0
+    while at < len(data):
+        end = data.find(b"\n", at)
+        if end < 0:
+            found.append(("rest", data[at:]))
+            break
+        line = data[at:end + 1]
+        at = end + 1
+        words = line.split(b" ")
+        if words[0] == b"VALUE" and len(words) in (4, 5) and words[3].strip().isdigit():
+            length = int(words[3])
+            found.append(("value", line, data[at:at + length + 2]))
+            at += length + 2
+        else:
+            found.append(("line", line))
+    return found
+
+
+class CasNames:
+    """Names CAS values by the order in which they first appear, since two servers never count alike."""
+
+    def __init__(self):
+        self.names: dict[int, int] = {}
+        self.latest: dict[bytes, int] = {}
+
+    def comparable(self, data: bytes) -> list[tuple]:
+        result = []
+        for reply in replies(data):
+            if reply[0] == "value":
+                words = reply[1].split()
+                if len(words) == 5:
+                    number = int(words[4])
+                    self.latest[words[1]] = number
+                    name = self.names.setdefault(number, len(self.names))
+                    reply = ("value", b" ".join(words[:4]) + b" cas-%d" % name, reply[2])
+            elif reply[1].startswith(b"VERSION "):
+                reply = ("line", b"VERSION ...\r\n")
+            result.append(reply)
+        if isinstance(data, Closed):
+            result.append(("closed",))
+        return result
+
+    def fill_in(self, stream: bytes) -> bytes:
+        """Puts this server's CAS values where the stream asks for them; a key never seen has 1."""
+        return CAS_OF.sub(lambda match: b"%d" % self.latest.get(match[1], 1), stream)
+
+
+class Pair:
+    """The server under test and the one it is compared with, and what is known of both."""
+
+    def __init__(self, ours: Server, peer: Server):
+        self.servers = (ours, peer)
+        self.names = (CasNames(), CasNames())
+
+    def compare(self, stream: bytes, what: str = "", **options) -> list[tuple]:
+        """Sends the stream to both and expects equal replies; returns ours in its comparable form."""
+        ours, peer = (
+            names.comparable(exchange(server, names.fill_in(stream), **options))
+            for server, names in zip(self.servers, self.names))
+        expect_equal(ours, peer, what, stream)
+        return ours
+
+    def compare_pipeline(self, commands: list[bytes], what: str = "") -> None:
+        """Sends ours the commands as one pipeline, and the peer the same, but with a pause before incr and decr.
+
+        memcached pads what they leave only if no reply refers to the item any more, which in a pipeline is an accident.
+        """
+        said = []
+        for server, names in zip(self.servers, self.names):
+            pieces = [b""]
+            for command in [names.fill_in(command) for command in commands]:
+                if is_memcached(server.binary) and command.startswith((b"incr", b"decr")):
+                    pieces.append(b"")
+                pieces[-1] += command
+            said.append(names.comparable(b"".join(exchange(server, piece) for piece in pieces if piece)))
+        expect_equal(said[0], said[1], what, b"".join(commands))
+
+
+def expect_equal(ours: list[tuple], peer: list[tuple], what: str, stream: bytes) -> None:
+    if ours == peer:
+        return
+    at = next((i for i, (a, b) in enumerate(zip(ours, peer)) if a != b), min(len(ours), len(peer)))
+    raise AssertionError(
+        f"{what}: reply {at} differs\n  ours     {brief(ours[at:at + 3])}\n  expected {brief(peer[at:at + 3])}"
+        f"\n  before   {brief(peer[max(0, at - 3):at])}\n  sent     {brief(stream)}")
+
+
+def brief(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 3000 else text[:1500] + " ... " + text[-1500:]

@@ -1,0 +1,202 @@
+"""SIGKILL at any moment, again and again, under a mixed load of writes.
+
+Each writer thread owns its keys and waits for every reply, so the history of a key is a plain list of states, each
+with the time of its acknowledgement. After a crash a key may have
+
+- the newest acknowledged state, or the one of the command that was under way;
+- with `--durability interval`, also an older one, as long as no newer state was acknowledged longer than the window ago;
+- nothing else: no older value, no mix of two, no value of another key, and no value where a delete is too long ago.
+
+Every state is compared as a whole, so that a torn value is one that no state ever was. Values carry their key, their
+version and a checksum, so that a wrong one tells what it is.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import threading
+import time
+import zlib
+from dataclasses import dataclass, field
+
+import pytest
+
+import server as harness
+from server import Connection, Server
+
+pytestmark = pytest.mark.cold_tier
+
+ROUNDS = int(os.environ.get("THERMOCLINE_CRASH_ROUNDS", "200" if harness.LONG else "10"))
+SEED = int(os.environ.get("THERMOCLINE_CRASH_SEED", "1"))
+THREADS = 4
+KEYS_PER_THREAD = 40
+
+INTERVAL = 0.5
+#: The stated window, and what a busy machine may take to commit a batch that is due.
+WINDOW = INTERVAL + 0.5
+
+
+def described(key: str, version: int, rng: random.Random) -> bytes:
+    """A value that tells whose it is and whether it is whole."""
+    body = b"%s/%d/" % (key.encode(), version) + rng.randbytes(rng.choice([0, 10, 100, 100, 1000, 5000])).hex().encode()
+    return b"[%s/%08x]" % (body, zlib.crc32(body))
+
+
+def explain(value: bytes | None) -> str:
+    if value is None:
+        return "nothing"
+    parts = re.findall(rb"\[([^\]]*)/([0-9a-f]{8})\]", value)
+    whole = b"".join(b"[%s/%s]" % part for part in parts) == value
+    names = [b"/".join(body.split(b"/")[:2]).decode() + ("" if b"%08x" % zlib.crc32(body) == check else " (TORN)")
+             for body, check in parts]
+    return f"{len(value)} bytes: {', '.join(names) or value[:60]!r}" + ("" if whole else " and something else")
+
+
+@dataclass
+class State:
+    value: bytes | None
+    #: When the reply came; None while the command is under way, -infinity for what was found at the start.
+    acknowledged: float | None
+
+
+@dataclass
+class Writer(threading.Thread):
+    """Writes to its own keys until the connection breaks, and remembers what each key may hold."""
+
+    server: Server
+    number: int
+    seed: int
+    histories: dict[str, list[State]]
+    operations: int = 0
+    problem: str | None = None
+    versions: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self):
+        super().__init__(daemon=True)
+        self.rng = random.Random(self.seed)
+
+    __hash__ = threading.Thread.__hash__
+
+    def run(self) -> None:
+        try:
+            with self.server.connect(timeout=30) as connection:
+                while True:
+                    self.step(connection)
+        except OSError:
+            pass  # killed: what was under way stays without an acknowledgement
+        except Exception as error:  # noqa: BLE001 - told to the test, which fails with it
+            self.problem = repr(error)
+
+    def step(self, connection: Connection) -> None:
+        # Some keys change all the time and some hardly ever: both a lost change and a lost key have to show.
+        key = list(self.histories)[int(len(self.histories) * self.rng.random() ** 3)]
+        history = self.histories[key]
+        current = history[-1].value
+        self.operations += 1
+        kind = self.rng.random()
+        if kind < 0.1:
+            found = connection.get(key)
+            if found != current:
+                raise AssertionError(f"{key}: read {explain(found)}, but {explain(current)} was acknowledged")
+        elif kind < 0.25 and not key.startswith("kept"):
+            self.command(connection, history, None, f"delete {key}\r\n".encode(),
+                         b"DELETED" if current is not None else b"NOT_FOUND")
+        elif key.startswith("count"):
+            if current is None or kind < 0.35:
+                value = b"%d" % self.rng.randrange(10**9)
+                self.store(connection, history, "set", key, value, value)
+            else:
+                value = b"%d" % (int(current) + 1)
+                self.command(connection, history, value, f"incr {key} 1\r\n".encode(), value)
+        else:
+            self.versions[key] = self.versions.get(key, 0) + 1
+            part = described(key, self.seed * 1_000_000 + self.versions[key], self.rng)
+            if kind < 0.45 and current is not None and len(current) < 20_000:
+                self.store(connection, history, "append", key, part, current + part)
+            else:
+                self.store(connection, history, "set", key, part, part)
+
+    def store(self, connection, history, verb: str, key: str, data: bytes, state: bytes) -> None:
+        self.command(connection, history, state, b"%s %s 0 0 %d\r\n%s\r\n" % (
+            verb.encode(), key.encode(), len(data), data), b"STORED")
+
+    def command(self, connection, history: list[State], state: bytes | None, command: bytes, expected: bytes) -> None:
+        history.append(State(state, None))
+        reply = connection.call(command)
+        if reply.strip() != expected:
+            raise AssertionError(f"{command[:60]!r} was answered {reply!r}, not {expected!r}")
+        history[-1].acknowledged = time.monotonic()
+
+
+def allowed(history: list[State], killed_at: float, window: float) -> list[State]:
+    """The states that the key may have after a crash at `killed_at`."""
+    oldest = 0
+    for index, state in enumerate(history):
+        if state.acknowledged is not None and state.acknowledged <= killed_at - window:
+            oldest = index
+    return history[oldest:]
+
+
+def crash_rounds(make_server, say, durability: str, window: float, *options: str, **settings) -> None:
+    server = make_server("--durability", durability, *options, **settings).start()
+    rng = random.Random(SEED)
+    # Those called "kept" are never deleted, so that a window full of deletes can't excuse their loss.
+    kinds = ["kept", "count", "kept", "key"]
+    histories = [{f"{kinds[i % 4]}-{thread}-{i}": [State(None, float("-inf"))] for i in range(KEYS_PER_THREAD)}
+                 for thread in range(THREADS)]
+    operations = older = 0
+    for round_ in range(ROUNDS):
+        writers = [Writer(server, number, SEED * 100_003 + round_ * 101 + number, histories[number])
+                   for number in range(THREADS)]
+        for writer in writers:
+            writer.start()
+        lifetime = rng.uniform(0.05, 1.6)
+        time.sleep(lifetime)
+        killed_at = time.monotonic()
+        server.kill()
+        for writer in writers:
+            writer.join(30)
+            assert not writer.is_alive()
+            assert writer.problem is None, f"round {round_}, seed {SEED}: {writer.problem}"
+            operations += writer.operations
+        server.start()
+        wrong = []
+        with server.connect() as connection:
+            for history_of in histories:
+                found = connection.get_all(list(history_of), "get")
+                for key, history in history_of.items():
+                    value = found[key][0] if key in found else None
+                    states = allowed(history, killed_at, window)
+                    if value not in [state.value for state in states]:
+                        earlier = [state for state in history if state.value == value and state.acknowledged is not None]
+                        age = f", last acknowledged {killed_at - earlier[-1].acknowledged:.2f} s before" if earlier else \
+                            ", which it never was"
+                        wrong.append(f"{key} has {explain(value)}{age}; allowed: "
+                                     + " or ".join(explain(state.value) for state in states[-4:]))
+                    elif value != history[-1].value:
+                        older += 1
+                    history_of[key] = [State(value, float("-inf"))]
+        assert not wrong, (f"round {round_} of seed {SEED}, {durability}, killed after {lifetime:.2f} s, "
+                           f"{len(wrong)} keys are wrong:\n" + "\n".join(wrong[:10]))
+    say(f"{durability}: {ROUNDS} crashes, {operations} commands, {older} keys not at their newest state, as allowed")
+
+
+bounded = pytest.mark.bounded(60 + ROUNDS * 10)
+
+
+@bounded
+def test_always_loses_nothing_in_a_crash(make_server, say):
+    crash_rounds(make_server, say, "always", 0)
+
+
+@bounded
+def test_interval_loses_no_more_than_its_window(make_server, say):
+    crash_rounds(make_server, say, "interval", WINDOW, "--durability-interval", f"{int(INTERVAL * 1000)}ms")
+
+
+@bounded
+def test_interval_holds_with_items_that_leave_ram(make_server, say):
+    """So little RAM and so small a file that demotion, promotion and removal all go on while it is killed."""
+    crash_rounds(make_server, say, "interval", WINDOW, "--durability-interval", f"{int(INTERVAL * 1000)}ms", memory=2)

@@ -1,0 +1,27 @@
+"""The smallest project with a cached page: no database, no sessions, one view."""
+
+import os
+
+# Only for trying it on one's own machine.
+SECRET_KEY = os.environ.get("SECRET_KEY", "for trying only")
+DEBUG = True
+ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
+
+ROOT_URLCONF = "lake.urls"
+INSTALLED_APPS = []
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
+USE_TZ = True
+
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+        "LOCATION": os.environ.get("CACHE_LOCATION", "127.0.0.1:11211"),
+    }
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "loggers": {"lake": {"handlers": ["console"], "level": "INFO"}},
+}
