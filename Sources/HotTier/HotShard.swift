@@ -155,7 +155,10 @@ package struct HotShard: ~Copyable {
     return append(bytes, to: taken)
   }
 
-  private enum Kind: UInt32 { case probation = 1, protected = 2 }
+  private enum Kind: UInt32 {
+    case probation = 1
+    case protected = 2
+  }
 
   private mutating func open(_ segment: Int32, in kind: Kind, now: UnixSeconds) {
     let head = head(segment)

@@ -611,7 +611,8 @@ extension WorkerState {
     let key = cache.key(request.keyStart, request.keyLength)
     let outcome = cache.read(
       key, now: now, touchTo: expiryMoment(request.expiry, now: now),
-      answer: connection.pointee.answer(for: key.hash)) { _ in }
+      answer: connection.pointee.answer(for: key.hash)
+    ) { _ in }
     switch outcome {
     case .cold: return parkFor(connection, outcome, key, after, end)
     case .scanning where !connection.pointee.scanGivenUp:
@@ -670,4 +671,3 @@ extension WorkerState {
     return .at(after)
   }
 }
-

@@ -158,7 +158,8 @@ extension Draft {
     }
     if settings.maximumItemSize > settings.hotMemory / 2 {
       throw SettingsError(
-        "the largest item (\(settings.maximumItemSize) bytes) must not be more than half of the memory (\(settings.hotMemory) bytes)")
+        "the largest item (\(settings.maximumItemSize) bytes) must not be more than half of the memory (\(settings.hotMemory) bytes)"
+      )
     }
     if !coldDisabled {
       var cold = cold

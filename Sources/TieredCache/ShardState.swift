@@ -1,7 +1,7 @@
 import CacheCore
 import ColdTier
-import HotTier
 import Glibc
+import HotTier
 
 /// One shard of the cache: both tiers' knowledge of the keys whose hash leads here. Whatever changes
 /// the state of a key (docs/design.md, How the tiers work together) happens under this shard's one

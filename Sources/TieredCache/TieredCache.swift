@@ -145,7 +145,8 @@ package final class TieredCache: Sendable {
     for i in 0..<count {
       var state = ShardState(
         hot: HotShard(pool: pool, number: i, maximumCount: maximumHot),
-        cold: ColdIndex(maximumCount: store == nil ? 0 : max(Int(options.cold!.limit / 64) / count * 4, 1 << 16)), firstCAS: firstCAS + UInt64(i), casStep: UInt64(count))
+        cold: ColdIndex(maximumCount: store == nil ? 0 : max(Int(options.cold!.limit / 64) / count * 4, 1 << 16)),
+        firstCAS: firstCAS + UInt64(i), casStep: UInt64(count))
       state.epoch = epoch
       state.hot.epoch = UInt16(truncatingIfNeeded: epoch & 63)
       if let store, store.newestSequence > 0 { state.shadow = [] }

@@ -9,9 +9,12 @@ struct Serve: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "serve", abstract: "Serve the memcached protocol (the default).")
 
-  @Option(name: [.customShort("p"), .customLong("port")], help: "TCP port; 0 = none, -1 = any free one (default 11211)")
+  @Option(
+    name: [.customShort("p"), .customLong("port")], help: "TCP port; 0 = none, -1 = any free one (default 11211)")
   var port: String?
-  @Option(name: [.customShort("l"), .customLong("listen")], help: "addresses to listen on, with commas between (default: all)")
+  @Option(
+    name: [.customShort("l"), .customLong("listen")], help: "addresses to listen on, with commas between (default: all)"
+  )
   var listen: [String] = []
   @Option(name: [.customShort("s"), .customLong("unix-socket")], help: "path of a unix socket; no TCP then")
   var unixSocket: String?
@@ -27,7 +30,8 @@ struct Serve: ParsableCommand {
   var maximumItemSize: String?
   @Option(name: [.customShort("R"), .customLong("max-reqs-per-event")], help: "requests per turn of a connection")
   var requestsPerEvent: String?
-  @Option(name: [.customShort("b"), .customLong("listen-backlog")], help: "connections waiting to be accepted (default 1024)")
+  @Option(
+    name: [.customShort("b"), .customLong("listen-backlog")], help: "connections waiting to be accepted (default 1024)")
   var backlog: String?
   @Option(name: [.customShort("u"), .customLong("user")], help: "user to become after binding (only as root)")
   var user: String?
@@ -39,7 +43,8 @@ struct Serve: ParsableCommand {
   var binding: String?
   @Option(name: [.customShort("o"), .customLong("extended")], help: "memcached's further options: a=b,c")
   var extended: [String] = []
-  @Option(name: [.customShort("e"), .customLong("memory-file")], help: "a restartable cache: the file of the cold tier")
+  @Option(
+    name: [.customShort("e"), .customLong("memory-file")], help: "a restartable cache: the file of the cold tier")
   var memoryFile: String?
   @Option(name: [.customShort("f"), .customLong("slab-growth-factor")], help: .hidden)
   var growthFactor: String?
@@ -67,7 +72,9 @@ struct Serve: ParsableCommand {
   var noDumps = false
   @Flag(name: [.customShort("W"), .customLong("disable-watch")], help: .hidden)
   var noWatch = false
-  @Flag(name: [.customShort("M"), .customLong("disable-evictions")], help: "an error instead of an eviction when memory is full")
+  @Flag(
+    name: [.customShort("M"), .customLong("disable-evictions")],
+    help: "an error instead of an eviction when memory is full")
   var noEvictions = false
   @Flag(name: [.customShort("C"), .customLong("disable-cas")], help: "accepted; CAS costs nothing here and stays on")
   var noCAS = false
@@ -78,9 +85,13 @@ struct Serve: ParsableCommand {
   @Flag(name: [.customShort("v"), .customLong("verbose")], help: "more messages; -vv, -vvv still more")
   var verbose: Int
 
-  @Option(name: .customLong("config"), help: "settings in YAML; the command line wins over the file, the file over the environment")
+  @Option(
+    name: .customLong("config"),
+    help: "settings in YAML; the command line wins over the file, the file over the environment")
   var config: String?
-  @Option(name: .customLong("cold-path"), help: "file of the cold tier (default: thermocline-<port>.db in the state directory)")
+  @Option(
+    name: .customLong("cold-path"),
+    help: "file of the cold tier (default: thermocline-<port>.db in the state directory)")
   var coldPath: String?
   @Flag(name: .customLong("no-cold"), help: "RAM only")
   var noCold = false
@@ -90,7 +101,8 @@ struct Serve: ParsableCommand {
   var durability: String?
   @Option(name: .customLong("durability-interval"), help: "most that a crash may cost (default 1s)")
   var interval: String?
-  @Option(name: .customLong("promote-after"), help: "cold reads before an item is kept in RAM again (default 1; 0 = never)")
+  @Option(
+    name: .customLong("promote-after"), help: "cold reads before an item is kept in RAM again (default 1; 0 = never)")
   var promoteAfter: String?
 
   func run() throws {
