@@ -53,5 +53,8 @@ let package = Package(
     .testTarget(
       name: "TieredCacheTests", dependencies: ["TieredCache", "CacheCore", "HotTier", "ColdTier"],
       swiftSettings: common),
+    .testTarget(
+      name: "MemcachedProtocolTests", dependencies: ["MemcachedProtocol", "CacheCore"], swiftSettings: common),
+    .testTarget(name: "SettingsTests", dependencies: ["Settings", "thermocline"], swiftSettings: common),
   ]
 )
