@@ -305,22 +305,33 @@ extension WorkerState {
     case .done:
       out.advance(written)
       if let pinned { out.append(pinned, byteCount: pinnedBytes) }
-      counters.getHits &+= 1
-      if expiry != nil {
+      // As in memcached, gat counts as a touch alone.
+      if expiry == nil {
+        counters.getHits &+= 1
+      } else {
         counters.touchHits &+= 1
         if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
       }
     case .scanning where connection.pointee.scanGivenUp:
-      counters.getMisses &+= 1
+      countMiss(touching: expiry != nil)
       return .notFound
     case .notFound, .outOfMemory:
-      counters.getMisses &+= 1
-      if expiry != nil { counters.touchMisses &+= 1 }
+      countMiss(touching: expiry != nil)
+      return .notFound
     default: return outcome
     }
-    counters.getCommands &+= 1
-    if expiry != nil { counters.touchCommands &+= 1 }
-    return outcome
+    if expiry == nil { counters.getCommands &+= 1 } else { counters.touchCommands &+= 1 }
+    return .done
+  }
+
+  private mutating func countMiss(touching: Bool) {
+    if touching {
+      counters.touchCommands &+= 1
+      counters.touchMisses &+= 1
+    } else {
+      counters.getCommands &+= 1
+      counters.getMisses &+= 1
+    }
   }
 
   /// Asks the file for a key, and in the same batch for what the rest of this retrieval and the
@@ -611,7 +622,8 @@ extension WorkerState {
     let key = cache.key(request.keyStart, request.keyLength)
     let outcome = cache.read(
       key, now: now, touchTo: expiryMoment(request.expiry, now: now),
-      answer: connection.pointee.answer(for: key.hash)) { _ in }
+      answer: connection.pointee.answer(for: key.hash)
+    ) { _ in }
     switch outcome {
     case .cold: return parkFor(connection, outcome, key, after, end)
     case .scanning where !connection.pointee.scanGivenUp:
@@ -670,4 +682,3 @@ extension WorkerState {
     return .at(after)
   }
 }
-

@@ -7,7 +7,8 @@ extension Draft {
     do {
       root = try compose(yaml: yaml)
     } catch {
-      throw SettingsError("\(name): this is no YAML: \(String(describing: error).split(separator: "\n").joined(separator: " "))")
+      throw SettingsError(
+        "\(name): this is no YAML: \(String(describing: error).split(separator: "\n").joined(separator: " "))")
     }
     guard let root else { return }
     guard let mapping = root.mapping else {

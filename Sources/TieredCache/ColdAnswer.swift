@@ -1,6 +1,6 @@
 import CacheCore
-import HotTier
 import Glibc
+import HotTier
 import Synchronization
 
 /// What a cold read found, in memory of its own, shared by those who asked for it.

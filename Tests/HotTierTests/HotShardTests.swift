@@ -101,7 +101,8 @@ struct Seeded: RandomNumberGenerator {
       }
       shard.touch(item, at: now)
       let length = item.valueLength
-      for i in 0..<length where item.value.load(fromByteOffset: i, as: UInt8.self) != UInt8(truncatingIfNeeded: number) {
+      for i in 0..<length where item.value.load(fromByteOffset: i, as: UInt8.self) != UInt8(truncatingIfNeeded: number)
+      {
         return -1
       }
       return length
