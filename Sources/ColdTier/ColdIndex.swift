@@ -32,6 +32,8 @@ package struct ColdIndex: ~Copyable {
   private var capacity: Int
   package private(set) var count = 0
 
+  /// Seconds by which `Entry.expiresAt` may lie after the row's own expiry, at most.
+  package static let expirySlack: UInt32 = 1024
   static let overhang = 512
   private static let sequenceMask: UInt64 = (1 << 40) - 1
   private static let oneRead: UInt64 = 1 << 62
@@ -74,7 +76,9 @@ package struct ColdIndex: ~Copyable {
   private static func coarse(_ expiresAt: UInt32) -> UInt64 { (UInt64(expiresAt) + 1023) >> 10 }
 
   private static func word(_ sequence: UInt64, _ expiresAt: UInt32) -> UInt64 {
-    sequence & sequenceMask | min(coarse(expiresAt), (1 << 22) - 1) << 40
+    // The last seconds before 2106 do not fit and count as never; the row knows better.
+    let expiry = coarse(expiresAt)
+    return sequence & sequenceMask | (expiry < 1 << 22 ? expiry << 40 : 0)
   }
 
   private static func entry(_ word: UInt64) -> Entry {
