@@ -21,10 +21,22 @@ package func parseTextLine(
       return parseDelta(.increment, line + 5, end)
     case fourBytes("decr") where line.load(fromByteOffset: 4, as: UInt8.self) == 0x20:
       return parseDelta(.decrement, line + 5, end)
+    case fourBytes("gat "): return parseGetAndTouch(.gat, line + 4, end)
+    // The second word overlaps the first and ends with the space behind the verb.
+    case fourBytes("dele") where length >= 7 && hasWord(line + 3, fourBytes("ete ")):
+      return parseDelete(line + 7, end)
+    case fourBytes("touc") where length >= 6 && hasWord(line + 2, fourBytes("uch ")):
+      return parseTouch(line + 6, end)
     default: break
     }
   }
   return parseRareVerb(line, length, lineBytes)
+}
+
+/// Whether four bytes, which are there, are these.
+@inline(__always)
+private func hasWord(_ p: UnsafeRawPointer, _ word: UInt32) -> Bool {
+  UInt32(littleEndian: p.loadUnaligned(as: UInt32.self)) == word
 }
 
 /// The verbs that do not decide the speed, and those of the fast table when nothing follows them.
@@ -188,8 +200,7 @@ private func parseDelta(_ verb: TextVerb, _ rest: UnsafeRawPointer, _ end: Unsaf
   let key = nextToken(&p, end)
   let delta = nextToken(&p, end)
   guard delta.length > 0 else { return refused(request, .badCommandLineFormat) }
-  let last = p == end ? delta : lastToken(delta.start, end, atMost: TextLimits.words - 2)
-  request.noreply = isNoreply(last.start, last.length)
+  request.noreply = lastIsNoreply(delta, p, end, number: 3)
   guard takeKey(key, &request) else { return request }
   guard let number = parseUnsigned64(delta.start, delta.length) else {
     return refused(request, .invalidDelta)
@@ -205,7 +216,7 @@ private func parseTouch(_ rest: UnsafeRawPointer, _ end: UnsafeRawPointer) -> Te
   let key = nextToken(&p, end)
   let exptime = nextToken(&p, end)
   guard exptime.length > 0 else { return refused(request, .badCommandLineFormat) }
-  request.noreply = lastIsNoreply(rest, end)
+  request.noreply = lastIsNoreply(exptime, p, end, number: 3)
   guard takeKey(key, &request) else { return request }
   guard let expiry = parseSigned32(exptime.start, exptime.length) else {
     return refused(request, .invalidExptime)
@@ -221,7 +232,7 @@ private func parseDelete(_ rest: UnsafeRawPointer, _ end: UnsafeRawPointer) -> T
   var request = TextRequest(verb: .delete, arguments: rest, end: end)
   let key = nextToken(&p, end)
   guard key.length > 0 else { return refused(request, .badCommandLineFormat) }
-  request.noreply = lastIsNoreply(rest, end)
+  request.noreply = lastIsNoreply(key, p, end, number: 2)
   _ = takeKey(key, &request)
   return request
 }
@@ -327,9 +338,14 @@ private func endsInNoreply(_ p: UnsafeRawPointer, _ end: UnsafeRawPointer, words
   return isNoreply(last.start, last.length)
 }
 
-/// Whether the last of the words after a verb (`rest` begins behind it) is `noreply`; it may be the key.
-private func lastIsNoreply(_ rest: UnsafeRawPointer, _ end: UnsafeRawPointer) -> Bool {
-  endsInNoreply(rest, end, wordsBefore: 1)
+/// Whether the last word of a line is `noreply`. `token`: the `number`-th word, behind which `p` stands; it may
+/// be the last itself.
+@inline(__always)
+private func lastIsNoreply(
+  _ token: TextToken, _ p: UnsafeRawPointer, _ end: UnsafeRawPointer, number: Int
+) -> Bool {
+  if p == end { return isNoreply(token.start, token.length) }
+  return endsInNoreply(token.start, end, wordsBefore: number - 1)
 }
 
 /// Whether the last of the words after an unknown verb begins with `HTTP/`.
@@ -348,6 +364,7 @@ private func lastToken(
     let word = nextToken(&p, end)
     if word.length == 0 { break }
     last = word
+    if p == end { break }
   }
   return last
 }

@@ -18,6 +18,13 @@ func becomeDaemon() throws {
   if daemon(1, 0) != 0 { throw SettingsError("-d: can't become a daemon: \(String(cString: strerror(errno)))") }
 }
 
+/// Throws if root is to become a user that is not there; who is not root stays who he is, as with memcached.
+func checkUser(_ user: String) throws(SettingsError) {
+  if geteuid() == 0 && getpwnam(user) == nil {
+    throw SettingsError(origin: "-u", key: "user", value: user, allowed: "a user of this system")
+  }
+}
+
 /// Gives up root for another user; nothing to do if we are not root.
 func become(_ user: String) throws {
   if getuid() != 0 && geteuid() != 0 { return }

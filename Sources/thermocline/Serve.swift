@@ -139,6 +139,7 @@ struct Serve: ParsableCommand {
     let settings: Settings
     do {
       settings = try self.settings(environment: environment())
+      if let user = settings.user { try checkUser(user) }
     } catch let error as SettingsError {
       complain(error.description)
       throw ExitCode(78)
