@@ -35,6 +35,7 @@ package struct ColdIndex: ~Copyable {
   /// Seconds by which `Entry.expiresAt` may lie after the row's own expiry, at most.
   package static let expirySlack: UInt32 = 1024
   static let overhang = 512
+  private static let firstCapacity = 256
   private static let sequenceMask: UInt64 = (1 << 40) - 1
   private static let oneRead: UInt64 = 1 << 62
 
@@ -45,7 +46,7 @@ package struct ColdIndex: ~Copyable {
       nil, reserved * 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     precondition(mapped != MAP_FAILED, "no address space for the cold index")
     slots = mapped!.bindMemory(to: Slot.self, capacity: reserved)
-    capacity = 256
+    capacity = Self.firstCapacity
   }
 
   deinit { munmap(slots, reserved * 16) }
@@ -60,6 +61,7 @@ package struct ColdIndex: ~Copyable {
   @inline(__always)
   private static func whole(_ hash: UInt64) -> UInt64 { hash == 0 ? 1 : hash }
 
+  /// Without the lock: it may race with growth, and never faults. At worst it fetches the wrong line.
   package func prefetch(_ hash: UInt64) { CacheCore.prefetch(slots + home(hash)) }
 
   @inline(__always)
@@ -197,6 +199,14 @@ package struct ColdIndex: ~Copyable {
       cursor += 1
     }
     return removed
+  }
+
+  /// Forgets everything and gives the memory back to the system; the address space stays, so that a
+  /// `prefetch` meanwhile does no harm.
+  package mutating func removeAll() {
+    madvise(slots, (capacity + Self.overhang) * 16, MADV_DONTNEED)
+    capacity = Self.firstCapacity
+    count = 0
   }
 
   private mutating func grow() {

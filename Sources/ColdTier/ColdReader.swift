@@ -114,7 +114,7 @@ package final class ColdScanner: @unchecked Sendable {
             hash: self.hasher.hash(key.baseAddress!, key.count), sequence: self.below,
             attributes: ItemAttributes(
               expiresAt: UInt32(truncatingIfNeeded: self.scan.int64(2)),
-              state: UInt64(bitPattern: self.scan.int64(3))), isTombstone: self.scan.int64(4) != 0))
+              state: UInt64(bitPattern: self.scan.int64(3))), isTombstone: self.scan.isNull(4)))
       }
       return seen == count
     }

