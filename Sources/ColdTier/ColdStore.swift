@@ -56,7 +56,8 @@ package final class ColdStore: Sendable {
   package let newestSequence: UInt64
   /// The new name of a file that was damaged and replaced by an empty one.
   package let renamedDamagedFile: String?
-  private let lockDescriptor: Int32
+  /// -1 once it was given up.
+  private let lockDescriptor: Atomic<Int32>
   private struct Checkpoints {
     var stopping = false
     var thread: WorkerThread? = nil
@@ -108,7 +109,7 @@ package final class ColdStore: Sendable {
     self.options = options
     self.path = path
     self.logger = logger
-    lockDescriptor = lock
+    lockDescriptor = Atomic(lock)
     renamedDamagedFile = renamed
     if Self.size(path) > 0 {
       // Read-only, so that closing it does not bring a newer program's WAL into the file.
@@ -383,7 +384,13 @@ package final class ColdStore: Sendable {
     } catch {
       logger.warning("the last checkpoint failed, the WAL is kept: \(error)")
     }
-    flock(lockDescriptor, LOCK_UN)
-    Glibc.close(lockDescriptor)
+    releaseLock()
+  }
+
+  deinit { releaseLock() }
+
+  private func releaseLock() {
+    let descriptor = lockDescriptor.exchange(-1, ordering: .relaxed)
+    if descriptor >= 0 { Glibc.close(descriptor) }
   }
 }

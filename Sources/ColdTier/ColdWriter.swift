@@ -33,7 +33,7 @@ package enum OldRowFate {
 package final class ColdWriter: @unchecked Sendable {
   private let store: ColdStore
   private let options: ColdOptions
-  private let connection: Connection
+  let connection: Connection
   private let insert: Statement
   private let oldest: Statement
   private let readRow: Statement
@@ -188,6 +188,15 @@ package final class ColdWriter: @unchecked Sendable {
     }
   }
 
+  /// Outside of a transaction of its own.
+  private func reading<R>(_ body: () throws(SQLiteError) -> R) throws(ColdError) -> R {
+    do throws(SQLiteError) {
+      return try body()
+    } catch {
+      throw store.translated(error)
+    }
+  }
+
   private func rollBack() {
     insert.reset()
     deleteBelow.reset()
@@ -204,7 +213,7 @@ package final class ColdWriter: @unchecked Sendable {
 
   /// Bytes of pages in use.
   package func usedBytes() throws(ColdError) -> Int64 {
-    try translating { () throws(SQLiteError) in
+    try reading { () throws(SQLiteError) in
       let pages = try self.integer(self.pageCount)
       let used = (pages - (try self.integer(self.freePages))) * SQL.pageSize
       self.store.usedBytes.store(used, ordering: .relaxed)
@@ -287,7 +296,7 @@ package final class ColdWriter: @unchecked Sendable {
     var keptBytes: Int64 = 0
     var kept: [Kept] = []
     var wanted: [(sequence: UInt64, hash: UInt64)] = []
-    try translating { () throws(SQLiteError) in
+    try reading { () throws(SQLiteError) in
       defer { self.oldest.reset() }
       self.oldest.bind(1, Int64(start))
       self.oldest.bind(2, 100_000)
@@ -324,19 +333,18 @@ package final class ColdWriter: @unchecked Sendable {
 
   /// A file that is longer than its limit (which was lowered) gives pages back, a few at a time.
   private func shrink() throws(ColdError) {
-    let pages = try translating { () throws(SQLiteError) in try self.integer(self.pageCount) }
+    let pages = try reading { () throws(SQLiteError) in try self.integer(self.pageCount) }
     if pages <= maximumPages { return }
     let step = options.transactionBytes / SQL.pageSize
     for _ in 0..<4 {
       try boundWAL(options.transactionBytes * 2)
-      do throws(SQLiteError) {
-        try connection.execute(SQL.incrementalVacuum(pages: step))
+      let isShortEnough = try reading { () throws(SQLiteError) in
+        try self.connection.execute(SQL.incrementalVacuum(pages: step))
         // The bound can't be below the length of the file, so it has to follow.
-        try connection.execute(SQL.maximumPages(maximumPages))
-        if try integer(pageCount) <= maximumPages { return }
-      } catch {
-        throw store.translated(error)
+        try self.connection.execute(SQL.maximumPages(self.maximumPages))
+        return try self.integer(self.pageCount) <= self.maximumPages
       }
+      if isShortEnough { return }
     }
   }
 

@@ -96,4 +96,41 @@ struct Seeded: RandomNumberGenerator {
     let left = index.count
     #expect(left == 2500)
   }
+
+  @Test func whatWasRemovedAllAtOnceIsGoneAndItFillsAgain() {
+    var random = Seeded(state: 6)
+    var index = ColdIndex(maximumCount: 100_000)
+    for sequence in 1...50_000 as ClosedRange<UInt64> { index.set(random.next(), sequence: sequence, expiresAt: 0) }
+    index.removeAll()
+    let count = index.count
+    let bytes = index.residentBytes
+    #expect(count == 0)
+    #expect(bytes < 100_000)
+    random = Seeded(state: 6)
+    for _ in 1...50_000 {
+      let found = index.find(random.next()) != nil
+      #expect(!found)
+    }
+    random = Seeded(state: 7)
+    for sequence in 1...50_000 as ClosedRange<UInt64> { index.set(random.next(), sequence: sequence, expiresAt: 0) }
+    random = Seeded(state: 7)
+    for sequence in 1...50_000 as ClosedRange<UInt64> {
+      let found = index.find(random.next())?.sequence
+      #expect(found == sequence)
+    }
+  }
+
+  @Test func anEntryGoesOnlyIfItIsAtTheSequenceThatWasMeant() {
+    var index = ColdIndex(maximumCount: 1000)
+    index.set(42, sequence: 7, expiresAt: 5000)
+    let wrongly = index.remove(42, ifSequence: 6)
+    #expect(!wrongly)
+    _ = index.noteRead(42)
+    let moved = index.move(42, from: 7, to: 9)
+    let entry = index.find(42)!
+    #expect(moved && entry.sequence == 9 && entry.reads == 0 && entry.expiresAt >= 5000)
+    let rightly = index.remove(42, ifSequence: 9)
+    let count = index.count
+    #expect(rightly && count == 0)
+  }
 }

@@ -191,14 +191,20 @@ func withFile<R>(_ body: (String) throws -> R) throws -> R {
     }
   }
 
-  @Test func theChecksumIsPartOfTheFormat() {
-    let key = Array("key".utf8)
-    let value = Array("value".utf8)
+  @Test(
+    arguments: [
+      (1, 0, 3_084_955_008_450_648_141), (3, 5, 1_931_428_728_953_566_542), (16, 4, 3_107_666_543_594_166_143),
+      (17, 16, 8_874_576_866_664_254_926), (250, 1000, 3_246_915_459_507_499_920), (33, -1, 6_979_218_971_407_875_413),
+    ] as [(Int, Int, Int64)])
+  func theChecksumIsPartOfTheFormat(keyCount: Int, valueCount: Int, expected: Int64) {
+    let key = (0..<keyCount).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 33) }
+    let value = (0..<max(valueCount, 0)).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ 5) }
     key.withUnsafeBytes { key in
       value.withUnsafeBytes { value in
         let sum = rowChecksum(
-          key: key, value: value, attributes: ItemAttributes(flags: 1, expiresAt: 2, cas: 3, state: 4))
-        #expect(sum == 3_171_984_878_359_507_963)
+          key: key, value: valueCount < 0 ? nil : value,
+          attributes: ItemAttributes(flags: 1, expiresAt: 2, cas: 3, state: 4))
+        #expect(sum == expected)
       }
     }
   }
@@ -284,24 +290,26 @@ func withFile<R>(_ body: (String) throws -> R) throws -> R {
     }
   }
 
-  @Test func aFailedWriteLeavesTheStoreUsable() throws {
+  @Test func aFailedWriteLosesNothingAndTheNextOneWorks() throws {
     try withFile { path in
-      let box = try Box(path, limit: 4 << 20)
-      _ = try box.write([("a", [1])])
-      // Nothing may go and nothing fits: the file's own limit answers.
-      var failed = false
-      do {
-        for round in 0..<200 {
-          _ = try box.write(
-            (0..<20).map { ("key-\(round)-\($0)", [UInt8](repeating: 1, count: 5000)) },
-            judge: { _, _, mayKeep in mayKeep ? .keep : .evict })
-        }
-      } catch {
-        failed = true
+      let box = try Box(path)
+      let before = try box.write((0..<100).map { ("key-\($0)", [UInt8](repeating: 1, count: 1000)) })
+      let maximum = try box.writer.connection.integer("PRAGMA max_page_count")
+      _ = try box.writer.connection.integer("PRAGMA max_page_count = 1")
+      let error = #expect(throws: ColdError.self) {
+        try box.write((0..<100).map { ("more-\($0)", [UInt8](repeating: 2, count: 1000)) })
       }
-      _ = failed
-      let sequences = try box.write([("z", [26])])
-      #expect(try box.read(sequences[0]).value == [26])
+      guard case .full = error else {
+        Issue.record("expected full, not \(String(describing: error))")
+        return
+      }
+      #expect(!box.writer.connection.isInTransaction)
+      for sequence in before { #expect(try box.read(sequence).result == .found) }
+      #expect(try box.read(before.last! + 1).result == .missing)
+      try box.writer.connection.execute("PRAGMA max_page_count = \(maximum)")
+      let after = try box.write([("z", [26])])
+      #expect(after == [before.last! + 1])
+      #expect(try box.read(after[0]).value == [26])
       box.store.close()
     }
   }
