@@ -47,7 +47,9 @@ package final class ColdStore: Sendable {
   /// Of the file, with all links resolved.
   let path: String
   let logger: Logger
-  /// Greater than every CAS value given out before; 2^32 values from here on are reserved.
+  /// Greater than every CAS value given out before; 2^32 values from here on are reserved. On a full disk
+  /// the reservation is made up for in the writer's first transaction; only values that were given out
+  /// while nothing at all could be written may be given out again after the next start.
   package let casFloor: UInt64
   package let flushEpoch: UInt64
   /// Unix seconds of a flush_all that is still to come; 0 = none.
@@ -67,6 +69,7 @@ package final class ColdStore: Sendable {
   private let checkpoints = Monitor(Checkpoints())
   /// Held by whoever checkpoints: two at once would only tell each other that they are busy.
   private let checkpointing = Mutex<Void>(())
+  let casReservationIsPending: Bool
   /// As of the writer's last batch.
   let usedBytes = Atomic<Int64>(0)
 
@@ -117,7 +120,7 @@ package final class ColdStore: Sendable {
     }
     let connection = try Self.connection(path, .create)
     try Self.migrate(connection)
-    (casFloor, flushEpoch, pendingFlushAt, newestSequence) = try translating { () throws(SQLiteError) in
+    let found = try translating { () throws(SQLiteError) in
       try connection.execute(SQL.pragmas(synchronousFull: true, cacheKiB: 2048))
       let reserved = try Self.meta(.casReserved, connection)
       let epoch = try Self.meta(.flushEpoch, connection)
@@ -135,8 +138,29 @@ package final class ColdStore: Sendable {
       oldest.bind(2, 1)
       _ = try oldest.step()
       oldest.reset()
-      try Self.setMeta(.casReserved, reserved + 1 + (1 << 32), connection)
-      return (UInt64(reserved) + 1, UInt64(epoch), UnixSeconds(flushAt), UInt64(newest))
+      return (casFloor: UInt64(reserved) + 1, epoch: UInt64(epoch), at: UnixSeconds(flushAt), newest: UInt64(newest))
+    }
+    flushEpoch = found.epoch
+    pendingFlushAt = found.at
+    newestSequence = found.newest
+    casFloor = found.casFloor
+    casReservationIsPending = try !Self.reserve(from: found.casFloor, connection, logger)
+  }
+
+  /// What is reserved when the numbers begin at `floor`.
+  static func reservation(from floor: UInt64) -> Int64 { Int64(floor) + (1 << 32) }
+
+  /// False if there is no room for it. What the file holds can be served all the same.
+  private static func reserve(
+    from floor: UInt64, _ connection: Connection, _ logger: Logger
+  ) throws(ColdError) -> Bool {
+    do throws(SQLiteError) {
+      try setMeta(.casReserved, reservation(from: floor), connection)
+      return true
+    } catch {
+      if !error.isFull { throw ColdError(error) }
+      logger.warning("the cold tier's file can be read, but there is no room to write", metadata: ["cause": "\(error)"])
+      return false
     }
   }
 

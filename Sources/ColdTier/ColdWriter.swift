@@ -43,6 +43,10 @@ package final class ColdWriter: @unchecked Sendable {
   private let begin: Statement
   private let commit: Statement
   private var nextSequence: UInt64
+  private var mustReserveCAS: Bool
+  /// The first sequence of the call under way: from here on nothing is judged, since the caller knows
+  /// nothing of these rows yet.
+  private var firstOfCall: UInt64 = 0
   private let maximumPages: Int64
   private let walBytesBeforeFirstCommit: Int64
   /// Bytes in the WAL from which the next attempt to begin it anew is made.
@@ -61,6 +65,7 @@ package final class ColdWriter: @unchecked Sendable {
     options = store.options
     self.connection = connection
     nextSequence = newest + 1
+    mustReserveCAS = store.casReservationIsPending
     maximumPages = max(options.fileLimit / SQL.pageSize, 16)
     restartWALAt = options.walTarget
     walBytesBeforeFirstCommit = ColdStore.size(store.path + "-wal")
@@ -87,8 +92,8 @@ package final class ColdWriter: @unchecked Sendable {
   /// that a reader finds one or the other.
   ///
   /// A record of more than `ColdOptions.maximumRowBytes` is left out (its sequence is 0), and nothing
-  /// has to go for it. All records of one call together must be much smaller than the file: a row of
-  /// this call may not be among the oldest before the caller has published it.
+  /// has to go for it. No row of a call has to go for another one of it: a call of more than the file
+  /// takes fails.
   ///
   /// On an error the transaction under way is rolled back; earlier ones of the same call may be in the
   /// file, so the caller writes all records again (the newest row of a key counts).
@@ -98,6 +103,7 @@ package final class ColdWriter: @unchecked Sendable {
     moved: ([Move]) -> Void
   ) throws(ColdError) -> Outcome {
     var sequences = [UInt64](repeating: 0, count: records.count)
+    firstOfCall = nextSequence
     var from = 0
     while from < records.count {
       var to = from
@@ -179,8 +185,12 @@ package final class ColdWriter: @unchecked Sendable {
     let sequenceBefore = nextSequence
     do throws(SQLiteError) {
       try begin.run()
+      if mustReserveCAS {
+        try ColdStore.setMeta(.casReserved, ColdStore.reservation(from: store.casFloor), connection)
+      }
       try body()
       try commit.run()
+      mustReserveCAS = false
     } catch {
       nextSequence = sequenceBefore
       rollBack()
@@ -302,6 +312,7 @@ package final class ColdWriter: @unchecked Sendable {
       self.oldest.bind(2, 100_000)
       while freed < bytes, try self.oldest.step() {
         let sequence = UInt64(self.oldest.int64(0))
+        if sequence >= self.firstOfCall { break }
         let key = self.oldest.bytes(1)
         let isTombstone = self.oldest.isNull(2)
         let size = Self.rowBytes(key: key.count, value: Int(self.oldest.int64(2)))

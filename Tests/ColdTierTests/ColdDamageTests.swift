@@ -208,6 +208,47 @@ import Testing
     }
   }
 
+  @Test func onAFullDiskTheFileIsReadAndTheReservationIsMadeUpForLater() async {
+    // In a process of its own: the limit on the length of files stands for the full disk.
+    await #expect(processExitsWith: .success) {
+      try withFile { path in
+        let source = try Box(path)
+        _ = try source.write((0..<200).map { ("key-\($0)", [UInt8](repeating: 1, count: 500)) })
+        let copy = path + "-copy"
+        for suffix in ["", "-wal"] {
+          try FileManager.default.copyItem(atPath: path + suffix, toPath: copy + suffix)
+        }
+        signal(SIGXFSZ, SIG_IGN)
+        var before = rlimit()
+        getrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &before)
+        // Room for the shared memory, none behind the WAL's end.
+        var small = rlimit(rlim_cur: 40_000, rlim_max: before.rlim_max)
+        setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &small)
+        let floor: UInt64
+        do {
+          let box = try Box(copy)
+          floor = box.store.casFloor
+          #expect(box.store.casReservationIsPending)
+          #expect(try box.read(200).result == .found)
+          let error = #expect(throws: ColdError.self) { try box.write([("more", [1])]) }
+          guard case .full = error else {
+            Issue.record("expected full, not \(String(describing: error))")
+            return
+          }
+          setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &before)
+          let sequences = try box.write([("more", [1])])
+          #expect(sequences == [201])
+          box.store.close()
+        }
+        let box = try Box(copy)
+        #expect(box.store.casFloor > floor + 1 << 31)
+        #expect(try box.read(201).result == .found)
+        box.store.close()
+        source.store.close()
+      }
+    }
+  }
+
   @Test func aFolderAndAMissingFolderAreRefused() throws {
     try withFile { path in
       let folder = URL(fileURLWithPath: path).deletingLastPathComponent().path

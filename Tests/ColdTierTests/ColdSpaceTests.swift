@@ -106,6 +106,26 @@ import Testing
     }
   }
 
+  @Test(arguments: [300, 500, 2000])
+  func noRowOfACallGoesForAnotherOneOfIt(count: Int) throws {
+    try withFile { path in
+      let box = try Box(path, limit: 4 << 20)
+      for round in 0..<10 { _ = try box.write(rows("old-\(round)", 100, bytes: 700), judge: { _, _, _ in .evict }) }
+      var sequences: [UInt64] = []
+      do {
+        sequences = try box.write(rows("key", count, bytes: 5000), judge: { _, _, _ in .evict })
+      } catch ColdError.full {
+        // As much as the file cannot take.
+      }
+      #expect((sequences.count == count) == (count == 300))
+      for sequence in sequences { #expect(try box.read(sequence).result == .found) }
+      // Nobody knows of the rows of a call that failed: they make room like others.
+      let after = try box.write(rows("after", 200, bytes: 5000))
+      for sequence in after { #expect(try box.read(sequence).result == .found) }
+      box.store.close()
+    }
+  }
+
   @Test func theOldestTombstonesGoWithoutAQuestion() throws {
     try withFile { path in
       let box = try Box(path, limit: 4 << 20)

@@ -62,4 +62,46 @@ import Testing
     try connection.execute("INSERT INTO t VALUES(zeroblob(100))")
     #expect(try connection.integer("SELECT count(*) FROM t") == 1)
   }
+
+  @Test(
+    arguments: [
+      (13, "full"), (10 | 3 << 8, "full"), (10 | 4 << 8, "full"), (10 | 19 << 8, "full"), (11, "damage"),
+      (26, "damage"),
+      (11 | 1 << 8, "damage"), (10 | 1 << 8, "damage"), (10 | 2 << 8, "damage"), (10 | 33 << 8, "damage"), (5, "busy"),
+      (5 | 1 << 8, "busy"), (7, ""), (10, ""), (10 | 12 << 8, ""), (8, ""),
+    ] as [(Int32, String)])
+  func aCodeHasOneMeaning(code: Int32, meaning: String) {
+    let error = SQLiteError(code: code, message: "", sql: "")
+    #expect(error.isFull == (meaning == "full"))
+    #expect(error.isDamage == (meaning == "damage"))
+    #expect(error.isBusy == (meaning == "busy"))
+    #expect(!error.isCorruption || error.isDamage)
+  }
+
+  @Test func theFramesOfTheWALAreCountedAndARestartBeginsItAnew() throws {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("sqlite-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    let path = folder.appendingPathComponent("a.db").path
+    let connection = try Connection(path: path, mode: .create)
+    try connection.execute("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t(b BLOB)")
+    connection.countWALFrames()
+    #expect(connection.walFrames == 0)
+    try connection.execute("INSERT INTO t VALUES(zeroblob(100000))")
+    let first = connection.walFrames
+    #expect(first > 20)
+    try connection.execute("INSERT INTO t VALUES(zeroblob(100000))")
+    #expect(connection.walFrames > first)
+    // A reader in the way is an error that says so, and does no harm.
+    let reader = try Connection(path: path, mode: .readWrite)
+    try reader.execute("BEGIN")
+    #expect(try reader.integer("SELECT count(*) FROM t") == 2)
+    let error = #expect(throws: SQLiteError.self) { try connection.checkpoint(.restart, waiting: 1) }
+    #expect(error?.isBusy == true)
+    try reader.execute("COMMIT")
+    let (frames, done) = try connection.checkpoint(.restart, waiting: 1)
+    #expect(frames == done)
+    try connection.execute("INSERT INTO t VALUES(1)")
+    #expect(connection.walFrames < first)
+  }
 }
