@@ -136,11 +136,6 @@ extension WorkerState {
     if keysEnd - keys > 40 { prefetch(keys, keysEnd) }
     var prefetchedTo = 32
     var number = 0
-    // One key too long spoils the whole command: nothing of it is answered.
-    if keysEnd - keys > 250 && hasLongKey(keys, keysEnd) {
-      out.append(Reply.badCommandLineFormat)
-      return .at(after)
-    }
     while true {
       let before = p
       let token = nextToken(&p, keysEnd)
@@ -203,6 +198,10 @@ extension WorkerState {
       var keysEnd = UnsafeRawPointer(newline)
       if keysEnd > p && (keysEnd - 1).load(as: UInt8.self) == 13 { keysEnd -= 1 }
       connection.pointee.retrieval = nil
+      if keysEnd - p > 250 && hasLongKey(p, keysEnd) {
+        out.append(Reply.badCommandLineFormat)
+        return .at(after)
+      }
       return retrieve(connection, verb, expiry: expiry, p, keysEnd, after, end)
     }
     // Serve the keys that are followed by a space; the last one may go on.
@@ -668,18 +667,20 @@ extension WorkerState {
       return .closed
     case .flushAll:
       if limits.flushDisabled {
-        out.append(Reply.flushNotAllowed)
+        if !request.noreply { out.append(Reply.flushNotAllowed) }
         return .at(after)
       }
       counters.flushCommands &+= 1
-      // A delay is counted as an expiry is: relative up to 30 days, absolute above.
-      cache.flushAll(at: request.expiry <= 0 ? 0 : expiryMoment(request.expiry, now: now), now: now)
+      // A delay is counted as an expiry is (relative up to 30 days, absolute above), less a second, as
+      // memcached has it: flush_all 1 acts at once. A moment in the past flushes nothing.
+      let moment = request.expiry <= 0 ? 0 : expiryMoment(request.expiry, now: now)
+      if moment == 0 || moment > now { cache.flushAll(at: moment == 0 ? 0 : moment - 1, now: now) }
       if !request.noreply {
         out.append(Reply.ok)
         if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
       }
     case .stats: statistics(request)
-    default: out.append(Reply.error)
+    default: if !request.noreply { out.append(Reply.error) }
     }
     return .at(after)
   }
