@@ -22,8 +22,9 @@ extension TieredCache {
     while pool.usedBytes + target > pool.limitBytes {
       let number = reclaimVictim(wanting, except: tried)
       if number < 0 {
-        let unsaved = wanting.withLock { $0.unsavedBytes > 0 }
-        if store != nil && (unsaved || tried.count > 1) && coldWritable.load(ordering: .relaxed) {
+        var unsaved = false
+        for i in 0..<shardCount where !unsaved { unsaved = (shards + i).withLock { $0.unsavedBytes > 0 } }
+        if store != nil && unsaved && coldWritable.load(ordering: .relaxed) {
           writeBehind!.urge()
           writeBehind!.wakeIfUrged()
           return .full
