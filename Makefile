@@ -57,7 +57,7 @@ integration: build test-packages $(VENV)/installed ## run the tests that talk to
 	$(VENV)/bin/pytest Tests/Integration
 
 soak: build test-packages $(VENV)/installed ## the long form of the integration tests: more rounds, and times are checked
-	THERMOCLINE_LONG=1 $(VENV)/bin/pytest Tests/Integration
+	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
 
 lint: swift-present ## check the format of the Swift sources
 	$(SWIFT) format lint --strict --recursive $(SWIFT_SOURCES)

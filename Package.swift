@@ -21,7 +21,7 @@ let package = Package(
     .systemLibrary(name: "CSystem", path: "Sources/CSystem"),
     .target(
       name: "Migrations", path: "migrations", exclude: ["README.md"],
-      resources: [.embedInCode("sql")], swiftSettings: common),
+      resources: [.embedInCode("m0001_create_items.sql")], swiftSettings: common),
     .target(name: "CacheCore", dependencies: ["CSystem"], swiftSettings: hot),
     .target(name: "SQLite", dependencies: ["CSQLite"], swiftSettings: hot),
     .target(name: "HotTier", dependencies: ["CacheCore"], swiftSettings: hot),
@@ -40,7 +40,7 @@ let package = Package(
     .target(
       name: "Server",
       dependencies: [
-        "CacheCore", "TieredCache", "MemcachedProtocol", "Settings",
+        "CSystem", "CacheCore", "HotTier", "ColdTier", "TieredCache", "MemcachedProtocol", "Settings",
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: hot),
     .executableTarget(
@@ -49,5 +49,9 @@ let package = Package(
         "Server", "Settings", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
+    .testTarget(name: "HotTierTests", dependencies: ["HotTier", "CacheCore"], swiftSettings: common),
+    .testTarget(
+      name: "TieredCacheTests", dependencies: ["TieredCache", "CacheCore", "HotTier", "ColdTier"],
+      swiftSettings: common),
   ]
 )

@@ -1,4 +1,4 @@
-package import CSystem
+import CSystem
 
 /// Asks the processor to bring the cache line of `address` near. Never faults, whatever the address.
 @inlinable @inline(__always)

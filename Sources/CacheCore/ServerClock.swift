@@ -6,7 +6,7 @@ package typealias UnixSeconds = UInt32
 /// The server's time: the wall clock at the start, carried on by the monotonic clock, so that a wall
 /// clock that steps backwards or forwards neither kills nor revives an item.
 /// A test makes one that stands still and moves it with `advance`.
-package struct ServerClock: Sendable {
+package struct ServerClock: @unchecked Sendable {
   @usableFromInline let wallMinusMonotonic: Int64  // nanoseconds
   @usableFromInline let given: UnsafeMutablePointer<Int64>?  // nanoseconds since 1970, if it is a test's clock
 

@@ -19,7 +19,7 @@ BINARY = Path(os.environ.get("THERMOCLINE", ROOT / ".build" / "release" / "therm
 PEER = Path(os.environ.get("MEMCACHED", "/usr/bin/memcached"))
 
 #: The long form: more rounds, more commands, and times are asserted instead of only printed.
-LONG = os.environ.get("THERMOCLINE_LONG", "") not in ("", "0")
+LONG = os.environ.get("LONG_TESTS", "") not in ("", "0")
 
 #: Every process that was started and not yet waited for; the test session ends those that a test left.
 running: set["Server"] = set()

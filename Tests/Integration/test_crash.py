@@ -28,8 +28,8 @@ from server import Connection, Server
 
 pytestmark = pytest.mark.cold_tier
 
-ROUNDS = int(os.environ.get("THERMOCLINE_CRASH_ROUNDS", "200" if harness.LONG else "10"))
-SEED = int(os.environ.get("THERMOCLINE_CRASH_SEED", "1"))
+ROUNDS = int(os.environ.get("CRASH_ROUNDS", "200" if harness.LONG else "10"))
+SEED = int(os.environ.get("CRASH_SEED", "1"))
 THREADS = 4
 KEYS_PER_THREAD = 40
 

@@ -1,0 +1,140 @@
+import CacheCore
+import SQLite
+
+/// A row as it lies in the file; its bytes are valid only during the call that hands it out.
+package struct ColdRow {
+  package let sequence: UInt64
+  package let key: UnsafeRawBufferPointer
+  /// nil: a tombstone.
+  package let value: UnsafeRawBufferPointer?
+  package let attributes: ItemAttributes
+}
+
+package enum ColdReadResult {
+  case found
+  case missing
+  /// The checksum is not that of the row: it is not handed out.
+  case damaged
+}
+
+/// Reads rows by their sequence. Used by one thread.
+package final class ColdReader: @unchecked Sendable {
+  private let connection: Connection
+  private let read: Statement
+  private let beginStatement: Statement
+  private let commitStatement: Statement
+
+  init(_ connection: Connection) throws(ColdError) {
+    self.connection = connection
+    (read, beginStatement, commitStatement) = try translating { () throws(SQLiteError) in
+      (
+        try Statement(connection, SQL.read), try Statement(connection, SQL.begin),
+        try Statement(connection, SQL.commit)
+      )
+    }
+  }
+
+  /// One transaction for a batch of reads; `end` closes it, whatever happened between.
+  package func begin() throws(ColdError) {
+    try translating { () throws(SQLiteError) in try self.beginStatement.run() }
+  }
+
+  package func end() {
+    guard connection.isInTransaction else { return }
+    do throws(SQLiteError) {
+      try commitStatement.run()
+    } catch {
+      // Nothing was written: the next BEGIN meets whatever is wrong and reports it.
+    }
+  }
+
+  /// Hands out the row if it is there and whole.
+  package func read(_ sequence: UInt64, _ body: (ColdRow) -> Void) throws(ColdError) -> ColdReadResult {
+    try translating { () throws(SQLiteError) in
+      self.read.bind(1, Int64(sequence))
+      defer { self.read.reset() }
+      guard try self.read.step() else { return .missing }
+      guard let row = wholeRow(self.read, sequence) else { return .damaged }
+      body(row)
+      return .found
+    }
+  }
+}
+
+/// The row that a statement with the columns of `SQL.read` stands on, if its checksum is right.
+func wholeRow(_ statement: Statement, _ sequence: UInt64) -> ColdRow? {
+  let key = statement.bytes(0)
+  let value: UnsafeRawBufferPointer? = statement.isNull(6) ? nil : statement.bytes(6)
+  let attributes = attributes(of: statement)
+  guard key.count > 0, rowChecksum(key: key, value: value, attributes: attributes) == statement.int64(5) else {
+    return nil
+  }
+  return ColdRow(sequence: sequence, key: key, value: value, attributes: attributes)
+}
+
+/// Walks from the newest row to the oldest, for the start: first all rows without their values, then as
+/// many whole rows as RAM takes. Each call is a read of its own, so that the WAL is not held back.
+/// Used by one thread.
+package final class ColdScanner: @unchecked Sendable {
+  private let scan: Statement
+  private let readDown: Statement
+  private let hasher: KeyHasher
+  private var below: UInt64
+
+  package struct Row {
+    package let hash: UInt64
+    package let sequence: UInt64
+    /// Flags and CAS are not read.
+    package let attributes: ItemAttributes
+    package let isTombstone: Bool
+  }
+
+  init(_ connection: Connection, hasher: KeyHasher, below: UInt64) throws(ColdError) {
+    self.hasher = hasher
+    self.below = below
+    (scan, readDown) = try translating { () throws(SQLiteError) in
+      (try Statement(connection, SQL.scanDown), try Statement(connection, SQL.readDown))
+    }
+  }
+
+  /// The next `count` rows, newest first. False: there are no more.
+  package func next(_ count: Int, _ body: (Row) -> Void) throws(ColdError) -> Bool {
+    try translating { () throws(SQLiteError) in
+      self.scan.bind(1, Int64(self.below))
+      self.scan.bind(2, Int64(count))
+      defer { self.scan.reset() }
+      var seen = 0
+      while try self.scan.step() {
+        seen += 1
+        self.below = UInt64(self.scan.int64(0))
+        let key = self.scan.bytes(1)
+        if key.count == 0 { continue }
+        body(
+          Row(
+            hash: self.hasher.hash(key.baseAddress!, key.count), sequence: self.below,
+            attributes: ItemAttributes(
+              expiresAt: UInt32(truncatingIfNeeded: self.scan.int64(2)),
+              state: UInt64(bitPattern: self.scan.int64(3))), isTombstone: self.scan.int64(4) != 0))
+      }
+      return seen == count
+    }
+  }
+
+  /// Up to `count` whole rows below a sequence, newest first, until `body` returns false. Returns the
+  /// lowest sequence seen, 0 = there are no more, or `body` has had enough.
+  package func nextWithValues(
+    below sequence: UInt64, _ count: Int, _ body: (ColdRow) -> Bool
+  ) throws(ColdError) -> UInt64 {
+    try translating { () throws(SQLiteError) in
+      self.readDown.bind(1, Int64(sequence))
+      self.readDown.bind(2, Int64(count))
+      defer { self.readDown.reset() }
+      var lowest: UInt64 = 0
+      while try self.readDown.step() {
+        lowest = UInt64(self.readDown.int64(7))
+        if let row = wholeRow(self.readDown, lowest), !body(row) { return 0 }
+      }
+      return lowest
+    }
+  }
+}

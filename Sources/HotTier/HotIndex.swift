@@ -1,0 +1,161 @@
+import CacheCore
+import Glibc
+
+/// Key hash -> place of the item, for one shard.
+///
+/// Ordered linear probing over 8-byte slots. The top 27 bits of a slot are the top 27 bits of the
+/// hash (the tag), the low 37 the place of the item in units of 8 bytes from the arena's base; 0 is
+/// empty. An item's home is tag * capacity / 2^27, which rises with the tag: slots stand in the order
+/// of their tags, so that
+///  - a miss ends at the first larger tag, mostly within one cache line and without touching an item,
+///  - growth is two sequential passes and needs no hash recomputed,
+///  - a removal shifts back without touching an item.
+/// The table lies in reserved address space and grows in place: whoever peeks without the lock
+/// (prefetching) may read an old slot, but never unmapped memory.
+package struct HotIndex: ~Copyable {
+  @usableFromInline let slots: UnsafeMutablePointer<UInt64>
+  private let reservedSlots: Int
+  /// Slots that can be a home. Behind them lie `overhang` more, for clusters at the end.
+  @usableFromInline private(set) var capacity: Int
+  package private(set) var count = 0
+
+  static let overhang = 1024
+  @usableFromInline static let placeBits: UInt64 = 37
+  @usableFromInline static let placeMask: UInt64 = (1 << 37) - 1
+
+  /// `maximumCount`: items for which address space is reserved. Memory is taken as it fills.
+  package init(maximumCount: Int) {
+    reservedSlots = maximumCount * 2 + Self.overhang + 4096
+    let mapped = mmap(
+      nil, reservedSlots * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    precondition(mapped != MAP_FAILED, "no address space for the index")
+    slots = mapped!.bindMemory(to: UInt64.self, capacity: reservedSlots)
+    capacity = 512
+  }
+
+  deinit { munmap(slots, reservedSlots * 8) }
+
+  package var residentBytes: Int { (capacity + Self.overhang) * 8 }
+
+  @inlinable @inline(__always)
+  static func tag(_ hash: UInt64) -> UInt64 { hash >> placeBits }
+
+  @inlinable @inline(__always)
+  func home(_ tag: UInt64) -> Int { Int(truncatingIfNeeded: (tag &* UInt64(capacity)) >> 27) }
+
+  @inlinable @inline(__always)
+  package func prefetchSlot(_ hash: UInt64) {
+    prefetch(slots + home(Self.tag(hash)))
+  }
+
+  /// The place of the first slot whose tag fits, for prefetching; 0 if there is none. Without the lock
+  /// the answer may be out of date.
+  @inlinable @inline(__always)
+  package func peekPlace(_ hash: UInt64) -> UInt64 {
+    let tag = Self.tag(hash)
+    var i = home(tag)
+    // Bounded by the overhang that lies behind every home.
+    while true {
+      let slot = slots[i]
+      if slot == 0 { return 0 }
+      let other = slot >> Self.placeBits
+      if other == tag { return slot & Self.placeMask }
+      if other > tag { return 0 }
+      i += 1
+    }
+  }
+
+  /// The number of the slot that holds an item for which `matches` is true, or -1.
+  @inlinable @inline(__always)
+  package func find(_ hash: UInt64, _ matches: (_ place: UInt64) -> Bool) -> Int {
+    let tag = Self.tag(hash)
+    var i = home(tag)
+    while true {
+      let slot = slots[i]
+      if slot == 0 { return -1 }
+      let other = slot >> Self.placeBits
+      if other == tag {
+        if matches(slot & Self.placeMask) { return i }
+      } else if other > tag {
+        return -1
+      }
+      i += 1
+    }
+  }
+
+  @inlinable @inline(__always)
+  package func place(at slot: Int) -> UInt64 { slots[slot] & Self.placeMask }
+
+  /// The item has moved.
+  @inlinable @inline(__always)
+  package mutating func setPlace(_ place: UInt64, at slot: Int) {
+    slots[slot] = slots[slot] & ~Self.placeMask | place
+  }
+
+  /// The caller has made sure that the key is not in.
+  package mutating func insert(_ hash: UInt64, place: UInt64) {
+    if count + 1 > capacity - capacity / 5 { grow() }
+    let tag = Self.tag(hash)
+    var i = home(tag)
+    while slots[i] != 0 && slots[i] >> Self.placeBits <= tag { i += 1 }
+    var carried = tag << Self.placeBits | place
+    while carried != 0 {
+      swap(&slots[i], &carried)
+      i += 1
+      if i >= capacity + Self.overhang - 1 && carried != 0 {
+        // A cluster ran over the overhang: the last one is put in again once there is more room.
+        grow()
+        count += 1
+        reinsert(carried)
+        return
+      }
+    }
+    count += 1
+  }
+
+  private mutating func reinsert(_ slot: UInt64) {
+    count -= 1
+    insert((slot >> Self.placeBits) << Self.placeBits, place: slot & Self.placeMask)
+  }
+
+  package mutating func remove(at slot: Int) {
+    var i = slot
+    while true {
+      let following = slots[i + 1]
+      if following == 0 || home(following >> Self.placeBits) > i { break }
+      slots[i] = following
+      i += 1
+    }
+    slots[i] = 0
+    count -= 1
+  }
+
+  /// A quarter more room. First every slot goes to the far end in order, then each to its new home.
+  private mutating func grow() {
+    let oldEnd = capacity + Self.overhang
+    let newCapacity = (capacity + capacity / 4 + 511) & ~511
+    let newEnd = newCapacity + Self.overhang
+    precondition(newEnd + 1 <= reservedSlots, "the index has outgrown the address space reserved for it")
+    var packed = newEnd
+    var i = oldEnd
+    while i > 0 {
+      i -= 1
+      let slot = slots[i]
+      if slot != 0 {
+        packed -= 1
+        slots[i] = 0
+        slots[packed] = slot
+      }
+    }
+    capacity = newCapacity
+    var next = 0
+    while packed < newEnd {
+      let slot = slots[packed]
+      slots[packed] = 0
+      let place = max(home(slot >> Self.placeBits), next)
+      slots[place] = slot
+      next = place + 1
+      packed += 1
+    }
+  }
+}

@@ -1,0 +1,229 @@
+import CacheCore
+
+/// One item in RAM, as it lies in a segment. A view: it owns nothing and is valid while its shard's
+/// lock is held (a reclaim pass moves items).
+///
+///     byte  0  cas            UInt64
+///           8  expiresAt      UInt32   Unix seconds, 0 = never
+///          12  lastAccess     UInt32   Unix seconds
+///          16  flags          UInt32   the client's
+///          20  valueLength    UInt32   bits 0...29 bytes of the value; bit 31: the value lies in a LargeBlock
+///          24  keyLength      UInt8    1...250
+///          25  suffixLength   UInt8    of " flags length\r\n"
+///          26  state          UInt16   ItemState
+///          28  key, then the suffix as a classic get sends it, then
+///              the value and "\r\n"            (value inline)
+///              or a pointer to the LargeBlock  (8 bytes, unaligned)
+///
+/// A record is a multiple of 8 bytes long, at an address that is one. Overhead: 28 bytes, the suffix
+/// (at least 6) and "\r\n"; the index adds 8 bytes at a load of at most 0.8.
+package struct Item {
+  @usableFromInline let address: UnsafeMutableRawPointer
+
+  @inlinable @inline(__always)
+  package init(_ address: UnsafeMutableRawPointer) { self.address = address }
+
+  package static let headerBytes = 28
+  package static let maximumSuffixBytes = 24
+  @usableFromInline static let largeBit: UInt32 = 1 << 31
+
+  @inlinable @inline(__always)
+  package var cas: UInt64 {
+    get { address.load(as: UInt64.self) }
+    nonmutating set { address.storeBytes(of: newValue, as: UInt64.self) }
+  }
+  @inlinable @inline(__always)
+  package var expiresAt: UnixSeconds {
+    get { address.load(fromByteOffset: 8, as: UInt32.self) }
+    nonmutating set { address.storeBytes(of: newValue, toByteOffset: 8, as: UInt32.self) }
+  }
+  @inlinable @inline(__always)
+  package var lastAccess: UnixSeconds {
+    get { address.load(fromByteOffset: 12, as: UInt32.self) }
+    nonmutating set { address.storeBytes(of: newValue, toByteOffset: 12, as: UInt32.self) }
+  }
+  @inlinable @inline(__always)
+  package var flags: UInt32 {
+    get { address.load(fromByteOffset: 16, as: UInt32.self) }
+    nonmutating set { address.storeBytes(of: newValue, toByteOffset: 16, as: UInt32.self) }
+  }
+  @inlinable @inline(__always)
+  package var rawLength: UInt32 {
+    get { address.load(fromByteOffset: 20, as: UInt32.self) }
+    nonmutating set { address.storeBytes(of: newValue, toByteOffset: 20, as: UInt32.self) }
+  }
+  @inlinable @inline(__always)
+  package var valueLength: Int { Int(address.load(fromByteOffset: 20, as: UInt32.self) & 0x3fff_ffff) }
+  @inlinable @inline(__always)
+  package var isLarge: Bool { address.load(fromByteOffset: 20, as: UInt32.self) & Self.largeBit != 0 }
+  @inlinable @inline(__always)
+  package var keyLength: Int {
+    get { Int(address.load(fromByteOffset: 24, as: UInt8.self)) }
+    nonmutating set {
+      address.storeBytes(of: UInt8(truncatingIfNeeded: newValue), toByteOffset: 24, as: UInt8.self)
+    }
+  }
+  @inlinable @inline(__always)
+  package var suffixLength: Int {
+    get { Int(address.load(fromByteOffset: 25, as: UInt8.self)) }
+    nonmutating set {
+      address.storeBytes(of: UInt8(truncatingIfNeeded: newValue), toByteOffset: 25, as: UInt8.self)
+    }
+  }
+  @inlinable @inline(__always)
+  package var state: ItemState {
+    get { ItemState(rawValue: address.load(fromByteOffset: 26, as: UInt16.self)) }
+    nonmutating set { address.storeBytes(of: newValue.rawValue, toByteOffset: 26, as: UInt16.self) }
+  }
+
+  /// Key, suffix and (if inline) value and "\r\n", one after the other.
+  @inlinable @inline(__always)
+  package var key: UnsafeMutableRawPointer { address + Self.headerBytes }
+  @inlinable @inline(__always)
+  package var suffix: UnsafeMutableRawPointer { key + keyLength }
+  /// Where the value begins, wherever it lies.
+  @inlinable @inline(__always)
+  package var value: UnsafeMutableRawPointer {
+    isLarge ? block.bytes : key + (keyLength + suffixLength)
+  }
+  /// Only for a large item.
+  @inlinable @inline(__always)
+  package var block: LargeBlock {
+    get {
+      LargeBlock(
+        (key + (keyLength + suffixLength)).loadUnaligned(as: UnsafeMutableRawPointer.self))
+    }
+    nonmutating set {
+      (key + (keyLength + suffixLength)).storeBytes(
+        of: newValue.address, as: UnsafeMutableRawPointer.self)
+    }
+  }
+  /// Bytes that this record takes in its segment; a multiple of 8.
+  @inlinable @inline(__always)
+  package var recordBytes: Int {
+    Self.recordBytes(
+      keyLength: keyLength, suffixLength: suffixLength, valueLength: valueLength, large: isLarge)
+  }
+  @inlinable @inline(__always)
+  package static func recordBytes(
+    keyLength: Int, suffixLength: Int, valueLength: Int, large: Bool
+  ) -> Int {
+    (headerBytes + keyLength + suffixLength + (large ? 8 : valueLength + 2) + 7) & ~7
+  }
+
+  @inlinable @inline(__always)
+  package func hasKey(_ other: UnsafeRawPointer, _ count: Int) -> Bool {
+    guard keyLength == count else { return false }
+    var a = UnsafeRawPointer(key)
+    var b = other
+    var left = count
+    while left >= 8 {
+      if a.loadUnaligned(as: UInt64.self) != b.loadUnaligned(as: UInt64.self) { return false }
+      a += 8
+      b += 8
+      left -= 8
+    }
+    while left > 0 {
+      if a.load(as: UInt8.self) != b.load(as: UInt8.self) { return false }
+      a += 1
+      b += 1
+      left -= 1
+    }
+    return true
+  }
+
+  /// Writes " flags length\r\n" behind the key. `suffixLength` must be what `suffixBytes` gave.
+  @inlinable
+  package func writeSuffix() {
+    var p = suffix
+    p.storeBytes(of: 32, as: UInt8.self)
+    p += 1
+    p += writeDecimal(UInt64(flags), to: p)
+    p.storeBytes(of: 32, as: UInt8.self)
+    p += 1
+    p += writeDecimal(UInt64(valueLength), to: p)
+    p.storeBytes(of: 13, as: UInt8.self)
+    p.storeBytes(of: 10, toByteOffset: 1, as: UInt8.self)
+  }
+
+  /// All that stands before the key. The state has only what `attributes` says: stale and won.
+  @inlinable @inline(__always)
+  package func fillHeader(
+    keyLength: Int, suffixLength: Int, valueLength: Int, large: Bool, attributes: ItemAttributes
+  ) {
+    cas = attributes.cas
+    expiresAt = attributes.expiresAt
+    lastAccess = 0
+    flags = attributes.flags
+    rawLength = UInt32(truncatingIfNeeded: valueLength) | (large ? Self.largeBit : 0)
+    self.keyLength = keyLength
+    self.suffixLength = suffixLength
+    state = ItemState(rawValue: UInt16(truncatingIfNeeded: (attributes.state & 3) << 5))
+  }
+
+  /// A byte-for-byte copy of a record of `bytes`. A large block is then shared: retain it.
+  @inlinable @inline(__always)
+  package func copyRecord(from other: Item, _ bytes: Int) {
+    address.copyMemory(from: other.address, byteCount: bytes)
+  }
+
+  /// Writes "\r\n" behind an inline value.
+  @inlinable @inline(__always)
+  package func terminateValue() {
+    let end = key + (keyLength + suffixLength + valueLength)
+    end.storeBytes(of: 13, as: UInt8.self)
+    (end + 1).storeBytes(of: 10, as: UInt8.self)
+  }
+
+  /// Another length of the value, in the same record size and kind. Suffix and end are written anew,
+  /// so the value's place may shift: fill the value afterwards.
+  @inlinable @inline(__always)
+  package func setValueLength(_ valueLength: Int, flags newFlags: UInt32) {
+    let large = rawLength & Self.largeBit
+    let keptBlock = large != 0 ? block : nil
+    rawLength = UInt32(truncatingIfNeeded: valueLength) | large
+    flags = newFlags
+    suffixLength = Self.suffixBytes(flags: newFlags, valueLength: valueLength)
+    writeSuffix()
+    if let keptBlock { block = keptBlock } else { terminateValue() }
+  }
+
+  @inlinable
+  package static func suffixBytes(flags: UInt32, valueLength: Int) -> Int {
+    4 + decimalDigits(UInt64(flags)) + decimalDigits(UInt64(valueLength))
+  }
+}
+
+/// Sixteen bits of an item. The hot tier itself looks at `linked`, `unsaved`, the two bits of
+/// frequency and the epoch; the others belong to whoever owns the tier.
+package struct ItemState: OptionSet, Sendable {
+  package let rawValue: UInt16
+  @inlinable @inline(__always)
+  package init(rawValue: UInt16) { self.rawValue = rawValue }
+
+  /// The index leads here; without it the record is dead space.
+  @inlinable package static var linked: ItemState { .init(rawValue: 1) }
+  /// Must not leave RAM: nothing else holds this version yet.
+  @inlinable package static var unsaved: ItemState { .init(rawValue: 2) }
+  @inlinable package static var queued: ItemState { .init(rawValue: 4) }
+  @inlinable package static var inFlight: ItemState { .init(rawValue: 8) }
+  @inlinable package static var mayHaveRow: ItemState { .init(rawValue: 16) }
+  @inlinable package static var stale: ItemState { .init(rawValue: 32) }
+  @inlinable package static var won: ItemState { .init(rawValue: 64) }
+  @inlinable package static var fetched: ItemState { .init(rawValue: 128) }
+
+  /// Reads since the last time a reclaim pass looked, 0...3.
+  @inlinable @inline(__always)
+  package var frequency: UInt16 { (rawValue >> 8) & 3 }
+  @inlinable @inline(__always)
+  package func with(frequency: UInt16) -> ItemState {
+    ItemState(rawValue: rawValue & ~0x300 | frequency << 8)
+  }
+  /// The low six bits of the flush epoch in which the item was stored.
+  @inlinable @inline(__always)
+  package var epoch: UInt16 { rawValue >> 10 }
+  @inlinable @inline(__always)
+  package func with(epoch: UInt16) -> ItemState {
+    ItemState(rawValue: rawValue & 0x3ff | epoch << 10)
+  }
+}

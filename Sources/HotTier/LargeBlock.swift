@@ -1,0 +1,79 @@
+import Glibc
+import Synchronization
+
+/// A value too large to lie in a segment, in memory of its own, counted by references: the item holds
+/// one, each connection that is sending it holds one, so that it is sent from where it lies and no
+/// lock is held meanwhile.
+///
+///     byte  0  references  Atomic<Int>
+///           8  next        of a list of blocks to be freed once the lock is released
+///          16  byteCount   Int, of this block as the memory accounts count it
+///          24  the value, then "\r\n"
+package struct LargeBlock: @unchecked Sendable {
+  @usableFromInline let address: UnsafeMutableRawPointer
+
+  @inlinable @inline(__always)
+  init(_ address: UnsafeMutableRawPointer) { self.address = address }
+
+  static let headerBytes = 24
+
+  /// nil if the system has no memory. `valueLength`: bytes, without "\r\n", which is written at once.
+  package static func allocate(valueLength: Int) -> LargeBlock? {
+    guard let memory = malloc(headerBytes + valueLength + 2) else { return nil }
+    memory.bindMemory(to: Atomic<Int>.self, capacity: 1).initialize(to: Atomic(1))
+    (memory + 8).storeBytes(of: nil, as: UnsafeMutableRawPointer?.self)
+    (memory + 16).storeBytes(of: footprint(headerBytes + valueLength + 2), as: Int.self)
+    let end = memory + headerBytes + valueLength
+    end.storeBytes(of: 13, as: UInt8.self)
+    (end + 1).storeBytes(of: 10, as: UInt8.self)
+    return LargeBlock(memory)
+  }
+
+  /// What a block of `bytes` takes from the system: 16 more, rounded as malloc does below 128 KiB (it
+  /// maps whole pages above).
+  package static func footprint(_ bytes: Int) -> Int {
+    bytes + 16 < 128 << 10 ? (bytes + 16 + 15) & ~15 : (bytes + 16 + 4095) & ~4095
+  }
+
+  private var references: UnsafeMutablePointer<Atomic<Int>> {
+    address.assumingMemoryBound(to: Atomic<Int>.self)
+  }
+  @inlinable
+  package var bytes: UnsafeMutableRawPointer { address + 24 }
+  package var byteCount: Int { (address + 16).load(as: Int.self) }
+  var next: LargeBlock? {
+    get { (address + 8).load(as: UnsafeMutableRawPointer?.self).map { LargeBlock($0) } }
+    nonmutating set {
+      (address + 8).storeBytes(of: newValue?.address, as: UnsafeMutableRawPointer?.self)
+    }
+  }
+
+  package func retain() { references.pointee.add(1, ordering: .relaxed) }
+
+  /// Gives up one reference; the last one frees the memory. May enter the system: not under a lock.
+  package func release() {
+    if references.pointee.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 {
+      free(address)
+    }
+  }
+}
+
+/// Blocks taken from items while a lock was held, to be released after it.
+package struct DeferredFrees {
+  @usableFromInline var first: LargeBlock?
+  @inlinable package init() { first = nil }
+  @inlinable package var isEmpty: Bool { first == nil }
+
+  mutating func add(_ block: LargeBlock) {
+    block.next = first
+    first = block
+  }
+
+  /// Releases them all. Not under a lock.
+  package mutating func release() {
+    while let block = first {
+      first = block.next
+      block.release()
+    }
+  }
+}

@@ -1,0 +1,124 @@
+import Glibc
+import Synchronization
+
+/// The memory of the hot tier: one reserved range of addresses cut into segments of equal size, and
+/// the account of what is taken, segments and large blocks together. Shared by all shards.
+package final class SegmentPool: Sendable {
+  package let segmentBytes: Int
+  @usableFromInline nonisolated(unsafe) let base: UnsafeMutableRawPointer
+  private let reservedBytes: Int
+  private let used = Atomic<Int>(0)
+  private let limit: Atomic<Int>
+  private struct Free: ~Copyable {
+    var list: [Int32] = []
+    var neverUsed: Int32 = 0
+  }
+  private let free = Mutex(Free())
+
+  /// `limit`: bytes that segments and large blocks together may take.
+  /// `segmentBytes`: a power of two of at least 4,096.
+  package init(limit: Int, segmentBytes: Int) {
+    precondition(segmentBytes >= 4096 && segmentBytes & (segmentBytes - 1) == 0)
+    self.segmentBytes = segmentBytes
+    self.limit = Atomic(limit)
+    // Address space costs nothing: room to raise the limit while serving.
+    reservedBytes = min(max(limit * 4, 1 << 36), 1 << 40)
+    let mapped = mmap(
+      nil, reservedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    precondition(mapped != MAP_FAILED, "no address space for the hot tier")
+    base = mapped!
+  }
+
+  deinit { munmap(base, reservedBytes) }
+
+  package var limitBytes: Int { limit.load(ordering: .relaxed) }
+  package var usedBytes: Int { used.load(ordering: .relaxed) }
+  package func setLimit(_ bytes: Int) { limit.store(bytes, ordering: .relaxed) }
+  /// Whether more is taken than the limit allows (after it was lowered).
+  package var isOverLimit: Bool { usedBytes > limitBytes }
+
+  /// Takes `bytes` from the account if the limit allows it.
+  package func reserve(_ bytes: Int) -> Bool {
+    if used.add(bytes, ordering: .relaxed).newValue <= limitBytes { return true }
+    used.subtract(bytes, ordering: .relaxed)
+    return false
+  }
+
+  package func unreserve(_ bytes: Int) { used.subtract(bytes, ordering: .relaxed) }
+
+  /// The number of a segment, or -1 if the limit is reached. `beyondLimit`: for the one segment of
+  /// each shard that it needs to be able to move items at all.
+  func take(beyondLimit: Bool) -> Int32 {
+    if beyondLimit {
+      used.add(segmentBytes, ordering: .relaxed)
+    } else if !reserve(segmentBytes) {
+      return -1
+    }
+    let number: Int32 = free.withLock { free in
+      if let last = free.list.popLast() { return last }
+      if (Int(free.neverUsed) + 1) * segmentBytes > reservedBytes { return -1 }
+      free.neverUsed += 1
+      return free.neverUsed - 1
+    }
+    if number < 0 { unreserve(segmentBytes) }
+    return number
+  }
+
+  /// Gives a segment back. Its memory is kept for the next taker, unless the limit was lowered.
+  func give(_ number: Int32) {
+    if isOverLimit {
+      madvise(base + Int(number) * segmentBytes, segmentBytes, MADV_DONTNEED)
+    }
+    free.withLock { $0.list.append(number) }
+    unreserve(segmentBytes)
+  }
+
+  @inline(__always)
+  func head(_ segment: Int32) -> UnsafeMutablePointer<SegmentHead> {
+    (base + Int(segment) * segmentBytes).assumingMemoryBound(to: SegmentHead.self)
+  }
+}
+
+/// The head of a segment, in its first 64 bytes.
+///
+///     byte  0  next, previous  Int32   in its queue, -1 = none
+///           8  used            UInt32  bytes appended, this head included
+///          12  live            UInt32  bytes of linked records
+///          16  openedAt        UInt32  Unix seconds
+///          20  queue           UInt32  1 probation, 2 protected
+///          24  serial          UInt64  the shard's number in the upper 16 bits and a count of its
+///                                      openings below: says whether it is still the same filling
+struct SegmentHead {
+  var next: Int32
+  var previous: Int32
+  var used: UInt32
+  var live: UInt32
+  var openedAt: UInt32
+  var queue: UInt32
+  var serial: UInt64
+
+  static let bytes = 64
+}
+
+/// A first-in first-out queue of segments of one shard.
+struct SegmentQueue {
+  var oldest: Int32 = -1
+  var newest: Int32 = -1
+  var count = 0
+
+  mutating func append(_ segment: Int32, in pool: SegmentPool) {
+    pool.head(segment).pointee.previous = newest
+    pool.head(segment).pointee.next = -1
+    if newest >= 0 { pool.head(newest).pointee.next = segment } else { oldest = segment }
+    newest = segment
+    count += 1
+  }
+
+  mutating func remove(_ segment: Int32, in pool: SegmentPool) {
+    let next = pool.head(segment).pointee.next
+    let previous = pool.head(segment).pointee.previous
+    if previous >= 0 { pool.head(previous).pointee.next = next } else { oldest = next }
+    if next >= 0 { pool.head(next).pointee.previous = previous } else { newest = previous }
+    count -= 1
+  }
+}

@@ -1,0 +1,144 @@
+import CSQLite
+
+/// Why SQLite refused: the extended result code, its message, and the statement; never bound values.
+package struct SQLiteError: Error, CustomStringConvertible, Sendable {
+  package let code: Int32
+  package let message: String
+  package let sql: String
+
+  package var primaryCode: Int32 { code & 0xff }
+  package var description: String { "SQLite error \(code) (\(message)) in: \(sql)" }
+}
+
+/// One connection to one database file; used by one thread at a time. Owns its handle.
+package final class Connection: @unchecked Sendable {
+  fileprivate let handle: OpaquePointer
+
+  package struct Mode: Sendable {
+    let flags: Int32
+    package static let create = Mode(flags: SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)
+    package static let readWrite = Mode(flags: SQLITE_OPEN_READWRITE)
+    package static let readOnly = Mode(flags: SQLITE_OPEN_READONLY)
+  }
+
+  /// NOMUTEX: the caller sees to it that one thread uses it.
+  package init(path: String, mode: Mode) throws(SQLiteError) {
+    var opened: OpaquePointer? = nil
+    let code = sqlite3_open_v2(path, &opened, mode.flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, nil)
+    guard code == SQLITE_OK, let opened else {
+      let message = opened.map { String(cString: sqlite3_errmsg($0)) } ?? "no memory"
+      sqlite3_close_v2(opened)
+      throw SQLiteError(code: code, message: message, sql: "open")
+    }
+    handle = opened
+    sqlite3_busy_timeout(handle, 5000)
+  }
+
+  deinit { sqlite3_close_v2(handle) }
+
+  package func execute(_ sql: String) throws(SQLiteError) {
+    let code = sqlite3_exec(handle, sql, nil, nil, nil)
+    if code != SQLITE_OK { throw failure(code, sql) }
+  }
+
+  fileprivate func failure(_ code: Int32, _ sql: String) -> SQLiteError {
+    SQLiteError(code: code, message: String(cString: sqlite3_errmsg(handle)), sql: sql)
+  }
+
+  /// The first column of the first row, as an integer; for pragmas.
+  package func integer(_ sql: String) throws(SQLiteError) -> Int64 {
+    let statement = try Statement(self, sql)
+    return try statement.step() ? statement.int64(0) : 0
+  }
+
+  package var isInTransaction: Bool { sqlite3_get_autocommit(handle) == 0 }
+
+  package enum CheckpointMode: Sendable { case passive, restart, truncate }
+  /// Frames in the WAL, and how many of them are in the database file now; -1 if it is not a WAL.
+  @discardableResult
+  package func checkpoint(_ mode: CheckpointMode) throws(SQLiteError) -> (frames: Int, done: Int) {
+    var frames: Int32 = 0
+    var done: Int32 = 0
+    let number: Int32 =
+      switch mode {
+      case .passive: SQLITE_CHECKPOINT_PASSIVE
+      case .restart: SQLITE_CHECKPOINT_RESTART
+      case .truncate: SQLITE_CHECKPOINT_TRUNCATE
+      }
+    let code = sqlite3_wal_checkpoint_v2(handle, nil, number, &frames, &done)
+    if code != SQLITE_OK { throw failure(code, "checkpoint") }
+    return (Int(frames), Int(done))
+  }
+}
+
+/// A prepared statement; used by its connection's thread. Owns its handle.
+package final class Statement {
+  private let handle: OpaquePointer
+  private let connection: Connection
+  private let sql: String
+
+  package init(_ connection: Connection, _ sql: String) throws(SQLiteError) {
+    var prepared: OpaquePointer? = nil
+    let code = sqlite3_prepare_v3(
+      connection.handle, sql, -1, UInt32(SQLITE_PREPARE_PERSISTENT), &prepared, nil)
+    guard code == SQLITE_OK, let prepared else { throw connection.failure(code, sql) }
+    handle = prepared
+    self.connection = connection
+    self.sql = sql
+  }
+
+  deinit { sqlite3_finalize(handle) }
+
+  /// True: a row is there. False: done.
+  package func step() throws(SQLiteError) -> Bool {
+    let code = sqlite3_step(handle)
+    if code == SQLITE_ROW { return true }
+    if code == SQLITE_DONE { return false }
+    let error = connection.failure(code, sql)
+    sqlite3_reset(handle)
+    throw error
+  }
+
+  /// Runs a statement that gives no rows, and makes it ready for the next time.
+  package func run() throws(SQLiteError) {
+    while try step() {}
+    reset()
+  }
+
+  package func reset() { sqlite3_reset(handle) }
+
+  package func bind(_ index: Int32, _ value: Int64) { sqlite3_bind_int64(handle, index, value) }
+  package func bindNull(_ index: Int32) { sqlite3_bind_null(handle, index) }
+
+  package func bind(_ index: Int32, text: String) {
+    // SQLite copies it: the destructor value -1 means transient.
+    sqlite3_bind_text(handle, index, text, -1, unsafeBitCast(-1, to: sqlite3_destructor_type.self))
+  }
+
+  /// The bytes must stay where they are until the statement was run.
+  package func bind(_ index: Int32, _ bytes: UnsafeRawBufferPointer) {
+    if bytes.count == 0 {
+      sqlite3_bind_zeroblob(handle, index, 0)
+    } else {
+      sqlite3_bind_blob64(handle, index, bytes.baseAddress, UInt64(bytes.count), nil)
+    }
+  }
+
+  package func int64(_ column: Int32) -> Int64 { sqlite3_column_int64(handle, column) }
+  package func isNull(_ column: Int32) -> Bool { sqlite3_column_type(handle, column) == SQLITE_NULL }
+  /// Valid until the next step or reset.
+  package func bytes(_ column: Int32) -> UnsafeRawBufferPointer {
+    let start = sqlite3_column_blob(handle, column)
+    return UnsafeRawBufferPointer(start: start, count: Int(sqlite3_column_bytes(handle, column)))
+  }
+}
+
+extension SQLiteError {
+  /// No room: the limit of the file, or of the disk.
+  package var isFull: Bool {
+    primaryCode == SQLITE_FULL || code == SQLITE_IOERR | (3 << 8) || code == SQLITE_IOERR | (4 << 8)
+  }
+  package var isDamage: Bool {
+    primaryCode == SQLITE_CORRUPT || primaryCode == SQLITE_NOTADB || primaryCode == SQLITE_FORMAT
+  }
+}

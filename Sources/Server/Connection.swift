@@ -1,0 +1,128 @@
+import CacheCore
+import Glibc
+import MemcachedProtocol
+import TieredCache
+
+/// Why a connection is not being served although it may have sent more.
+enum Parking: UInt8 {
+  case none
+  /// Cold reads are under way.
+  case coldRead
+  /// The start scan has to come further.
+  case scan
+  /// Unsaved items have to be written before there is room for more.
+  case room
+  /// Replies are held until what they acknowledge is in the file.
+  case commit
+  /// The client does not read its replies.
+  case output
+}
+
+/// One connection, in memory of its own; touched by its worker's thread only. While idle it holds no
+/// buffer.
+struct Connection {
+  let socket: Int32
+  var parking = Parking.none
+  var isReading = true
+  var wantsWrite = false
+  /// Closed, but cold reads that name it are still under way.
+  var isClosed = false
+  var closesAfterOutput = false
+  /// Replies written since the last commit acknowledge something that has to be in the file first.
+  var needsCommit = false
+  /// The start scan was waited for long enough: what is not known is a miss.
+  var scanGivenUp = false
+  /// In the middle of a retrieval command whose next keys stand at the front of `pending`.
+  var retrieval: TextVerb? = nil
+  var retrievalExpiry: UnixSeconds = 0
+  var retrievalLast = false
+
+  /// Bytes received and not yet served.
+  var pending: UnsafeMutableRawPointer? = nil
+  var pendingCount = 0
+  var pendingCapacity = 0
+  /// Bytes of a refused data block still to be thrown away.
+  var swallow = 0
+  /// A large value on its way into its own memory.
+  var incoming: IncomingValue? = nil
+
+  var backlog = Backlog()
+  var outstandingReads = 0
+  var answers: [ColdAnswer] = []
+  var commitTicket: UInt64 = 0
+  /// Monotonic milliseconds.
+  var parkedUntil: Int64 = 0
+  var lastActive: UnixSeconds = 0
+  /// Links of the worker's list of connections.
+  var next: UnsafeMutablePointer<Connection>? = nil
+  var previous: UnsafeMutablePointer<Connection>? = nil
+
+  init(socket: Int32) { self.socket = socket }
+
+  /// What the file said of a hash, if it was asked.
+  func answer(for hash: UInt64) -> ColdAnswer? {
+    if answers.isEmpty { return nil }
+    for answer in answers where answer.hash == hash { return answer }
+    return nil
+  }
+
+  mutating func dropAnswers() {
+    for answer in answers { answer.release() }
+    answers.removeAll(keepingCapacity: true)
+  }
+
+  /// Keeps what is left of the thread's buffer for the next time.
+  mutating func keep(_ bytes: UnsafeRawPointer, _ count: Int) {
+    if count == 0 {
+      dropPending()
+      return
+    }
+    if count > pendingCapacity {
+      // `bytes` may lie in the buffer that is replaced.
+      let capacity = max(count + count / 2, 256)
+      let fresh = malloc(capacity)!
+      fresh.copyMemory(from: bytes, byteCount: count)
+      free(pending)
+      pending = fresh
+      pendingCapacity = capacity
+    } else {
+      memmove(pending!, bytes, count)
+    }
+    pendingCount = count
+  }
+
+  mutating func dropPending() {
+    if pending != nil {
+      free(pending)
+      pending = nil
+      pendingCapacity = 0
+    }
+    pendingCount = 0
+  }
+
+  /// Frees all it holds; the socket is closed by the worker.
+  mutating func deinitialize() {
+    dropPending()
+    backlog.clear()
+    dropAnswers()
+    incoming?.block.release()
+    incoming?.key.deallocate()
+    incoming = nil
+  }
+}
+
+/// A value that is being read from the socket straight into the memory in which it will stay.
+struct IncomingValue {
+  var verb: TextVerb
+  var key: UnsafeMutableRawPointer
+  var keyCount: Int
+  var flags: UInt32
+  var expiry: Int64
+  var number: UInt64
+  var noreply: Bool
+  var block: PinnedValue
+  /// Of the value.
+  var byteCount: Int
+  /// Received, of `byteCount` + 2.
+  var received: Int
+}

@@ -1,0 +1,60 @@
+import CSystem
+import Glibc
+import Synchronization
+import TieredCache
+
+/// What other threads tell a worker. Written by any thread, emptied by the worker, which is woken
+/// through an eventfd that lies in its epoll set.
+final class Mailbox: ColdReadSink, CommitSink {
+  enum Letter {
+    case accepted(Int32)
+    case answer(ColdAnswer, ticket: UInt64)
+    case cycleEnded(UInt64, succeeded: Bool)
+    case scanAdvanced(done: Bool)
+    case stop
+  }
+
+  let descriptor: Int32
+  private let letters = Mutex<[Letter]>([])
+  /// Whether a connection waits for a commit or for room; the end of a cycle is news only then.
+  let wantsCycles = Atomic<Bool>(false)
+  let wantsScan = Atomic<Bool>(false)
+
+  init() {
+    descriptor = eventfd(0, Int32(EFD_NONBLOCK) | Int32(EFD_CLOEXEC))
+    precondition(descriptor >= 0, "no eventfd: \(String(cString: strerror(errno)))")
+  }
+
+  deinit { close(descriptor) }
+
+  func post(_ letter: Letter) {
+    let wasEmpty = letters.withLock { letters in
+      letters.append(letter)
+      return letters.count == 1
+    }
+    if wasEmpty {
+      var one: UInt64 = 1
+      _ = write(descriptor, &one, 8)
+    }
+  }
+
+  func takeAll() -> [Letter] {
+    var count: UInt64 = 0
+    _ = read(descriptor, &count, 8)
+    return letters.withLock { letters in
+      let taken = letters
+      letters.removeAll()
+      return taken
+    }
+  }
+
+  func deliver(_ answer: ColdAnswer, ticket: UInt64) { post(.answer(answer, ticket: ticket)) }
+
+  func cycleEnded(_ number: UInt64, succeeded: Bool) {
+    if wantsCycles.load(ordering: .acquiring) { post(.cycleEnded(number, succeeded: succeeded)) }
+  }
+
+  func scanAdvanced(done: Bool) {
+    if done || wantsScan.load(ordering: .acquiring) { post(.scanAdvanced(done: done)) }
+  }
+}

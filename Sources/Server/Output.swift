@@ -1,0 +1,225 @@
+import CacheCore
+import Glibc
+import TieredCache
+
+/// What a worker has to send to the connection it is serving: bytes in a buffer of the thread, and
+/// between them pinned values that are sent from where they lie. Belongs to one thread; emptied
+/// before the next connection's turn. Its owner frees it.
+struct Output {
+  let base: UnsafeMutableRawPointer
+  let capacity: Int
+  private(set) var count = 0
+  private var pins: UnsafeMutablePointer<Pin>
+  private(set) var pinCount = 0
+
+  /// A pinned value and how many bytes of the buffer go before it.
+  struct Pin {
+    let offset: Int
+    let block: PinnedValue
+    let byteCount: Int
+  }
+
+  static let maximumPins = 32
+
+  init(capacity: Int) {
+    self.capacity = capacity
+    base = .allocate(byteCount: capacity, alignment: 64)
+    pins = .allocate(capacity: Self.maximumPins)
+  }
+
+  func deallocate() {
+    base.deallocate()
+    pins.deallocate()
+  }
+
+  @inline(__always) var isEmpty: Bool { count == 0 && pinCount == 0 }
+  @inline(__always) var room: Int { capacity - count }
+  @inline(__always) var end: UnsafeMutableRawPointer { base + count }
+  var mustFlush: Bool { pinCount >= Self.maximumPins - 1 }
+
+  /// Counts bytes that were written at `end`.
+  @inline(__always) mutating func advance(_ bytes: Int) { count += bytes }
+
+  @inline(__always)
+  mutating func append(_ bytes: UnsafeRawPointer, _ length: Int) {
+    (base + count).copyMemory(from: bytes, byteCount: length)
+    count += length
+  }
+
+  @inline(__always)
+  mutating func append(_ text: StaticString) { append(text.utf8Start, text.utf8CodeUnitCount) }
+
+  mutating func append(_ text: String) {
+    var text = text
+    text.withUTF8 { append($0.baseAddress ?? UnsafePointer(bitPattern: 1)!, $0.count) }
+  }
+
+  @inline(__always)
+  mutating func appendDecimal(_ number: UInt64) { count += writeDecimal(number, to: base + count) }
+
+  /// Takes over a reference to `block`, of which the first `byteCount` bytes are sent here.
+  mutating func append(_ block: PinnedValue, byteCount: Int) {
+    pins[pinCount] = Pin(offset: count, block: block, byteCount: byteCount)
+    pinCount += 1
+  }
+
+  /// Forgets what was written since `mark`, pins included.
+  mutating func clear() {
+    for i in 0..<pinCount { pins[i].block.release() }
+    pinCount = 0
+    count = 0
+  }
+
+  enum Sent {
+    case all
+    case part(Int)
+    case failed
+  }
+
+  /// Sends as much as the socket takes now.
+  mutating func send(to socket: Int32) -> Sent {
+    if pinCount == 0 {
+      let sent = retrying { Glibc.send(socket, base, count, Int32(MSG_NOSIGNAL)) }
+      if sent == count { return .all }
+      if sent >= 0 { return .part(sent) }
+      return errno == EAGAIN ? .part(0) : .failed
+    }
+    var total = count
+    let result: Int = withUnsafeTemporaryAllocation(of: iovec.self, capacity: pinCount * 2 + 1) { vectors in
+      var used = 0
+      var from = 0
+      for i in 0..<pinCount {
+        let pin = pins[i]
+        if pin.offset > from {
+          vectors[used] = iovec(iov_base: base + from, iov_len: pin.offset - from)
+          used += 1
+          from = pin.offset
+        }
+        vectors[used] = iovec(iov_base: pin.block.bytes, iov_len: pin.byteCount)
+        used += 1
+        total += pin.byteCount
+      }
+      if count > from {
+        vectors[used] = iovec(iov_base: base + from, iov_len: count - from)
+        used += 1
+      }
+      var message = msghdr()
+      message.msg_iov = vectors.baseAddress
+      message.msg_iovlen = used
+      return retrying { sendmsg(socket, &message, Int32(MSG_NOSIGNAL)) }
+    }
+    if result == total { return .all }
+    if result >= 0 { return .part(result) }
+    return errno == EAGAIN ? .part(0) : .failed
+  }
+
+  /// Hands the rest, after `sent` bytes, to a connection's backlog; afterwards this is empty.
+  mutating func spill(after sent: Int, into backlog: inout Backlog) {
+    var skip = sent
+    var from = 0
+    for i in 0...pinCount {
+      let to = i < pinCount ? pins[i].offset : count
+      if to - from > skip {
+        backlog.append(copying: base + from + skip, to - from - skip)
+        skip = 0
+      } else {
+        skip -= to - from
+      }
+      from = to
+      if i < pinCount {
+        if pins[i].byteCount > skip {
+          backlog.append(pins[i].block, from: skip, byteCount: pins[i].byteCount - skip)
+          skip = 0
+        } else {
+          skip -= pins[i].byteCount
+          pins[i].block.release()
+        }
+      }
+    }
+    pinCount = 0
+    count = 0
+  }
+
+  /// After everything was sent.
+  mutating func reset() {
+    if pinCount > 0 {
+      for i in 0..<pinCount { pins[i].block.release() }
+      pinCount = 0
+    }
+    count = 0
+  }
+}
+
+/// Replies that a socket did not take at once, or that have to wait for a commit. Rare, so it may
+/// allocate; what it holds is bounded, since a connection with a backlog is not read from.
+struct Backlog {
+  private enum Chunk {
+    case bytes(UnsafeMutableRawPointer, start: Int, end: Int)
+    case pin(PinnedValue, start: Int, end: Int)
+  }
+  private var chunks: [Chunk] = []
+  private(set) var byteCount = 0
+
+  var isEmpty: Bool { chunks.isEmpty }
+
+  mutating func append(copying bytes: UnsafeRawPointer, _ count: Int) {
+    if count == 0 { return }
+    let copy = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 8)
+    copy.copyMemory(from: bytes, byteCount: count)
+    chunks.append(.bytes(copy, start: 0, end: count))
+    byteCount += count
+  }
+
+  /// Takes over a reference to the block.
+  mutating func append(_ block: PinnedValue, from start: Int, byteCount: Int) {
+    chunks.append(.pin(block, start: start, end: start + byteCount))
+    self.byteCount += byteCount
+  }
+
+  /// False if the connection is broken.
+  mutating func send(to socket: Int32) -> Bool {
+    while let first = chunks.first {
+      let (base, start, end): (UnsafeMutableRawPointer, Int, Int) =
+        switch first {
+        case .bytes(let base, let start, let end): (base, start, end)
+        case .pin(let block, let start, let end): (block.bytes, start, end)
+        }
+      let sent = retrying { Glibc.send(socket, base + start, end - start, Int32(MSG_NOSIGNAL)) }
+      if sent < 0 { return errno == EAGAIN }
+      byteCount -= sent
+      if sent == end - start {
+        free(first)
+        chunks.removeFirst()
+        continue
+      }
+      switch first {
+      case .bytes: chunks[0] = .bytes(base, start: start + sent, end: end)
+      case .pin(let block, _, _): chunks[0] = .pin(block, start: start + sent, end: end)
+      }
+      return true
+    }
+    return true
+  }
+
+  private func free(_ chunk: Chunk) {
+    switch chunk {
+    case .bytes(let base, _, _): base.deallocate()
+    case .pin(let block, _, _): block.release()
+    }
+  }
+
+  mutating func clear() {
+    for chunk in chunks { free(chunk) }
+    chunks.removeAll()
+    byteCount = 0
+  }
+}
+
+/// Repeats a system call that a signal interrupted.
+@inline(__always)
+func retrying(_ call: () -> Int) -> Int {
+  while true {
+    let result = call()
+    if result >= 0 || errno != EINTR { return result }
+  }
+}

@@ -1,0 +1,242 @@
+import CSystem
+import CacheCore
+import ColdTier
+import Glibc
+import Logging
+import Settings
+import TieredCache
+
+/// Our own version; what clients are told is the memcached version whose behaviour this server has.
+package let serverVersion = "0.1.0"
+
+/// Opens the file and the sockets, serves until SIGTERM or SIGINT, and ends cleanly.
+/// `onListening`: called when the sockets are bound and before the file is opened (drop privileges, write
+/// the pid file); an error there ends the server.
+/// Returns the exit status. Throws ListenError, ColdError or what `onListening` throws.
+package func serve(
+  _ settings: Settings, logger: Logger, onListening: () throws -> Void
+) throws -> Int32 {
+  // Before any thread: signals come through a descriptor, a peer that is gone is an error of send.
+  signal(SIGPIPE, SIG_IGN)
+  var caught = sigset_t()
+  sigemptyset(&caught)
+  for number in [SIGTERM, SIGINT, SIGHUP, SIGUSR1] { sigaddset(&caught, number) }
+  pthread_sigmask(SIG_BLOCK, &caught, nil)
+  let signals = signalfd(-1, &caught, Int32(SFD_CLOEXEC) | Int32(SFD_NONBLOCK))
+  guard signals >= 0 else { throw ListenError(description: "no signalfd: \(String(cString: strerror(errno)))") }
+  raiseDescriptorLimit(to: settings.maximumConnections + 100, logger: logger)
+
+  // Sockets first: a port in use must not cost the opening of a file.
+  let listeners = try openListeners(settings)
+  defer { for listener in listeners where listener.unixPath != nil { unlink(listener.unixPath!) } }
+  // With the sockets bound, privileges may go: the file belongs to the user who serves.
+  try onListening()
+  let cache = try TieredCache(tierOptions(settings), logger: logger)
+  let shared = ServerShared(
+    cache: cache, limits: limits(settings), verbosity: settings.verbosity,
+    describedSettings: describe(settings, listeners))
+  for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
+  try writePortFile(listeners)
+  announce(settings, listeners, logger)
+
+  accept(listeners, signals: signals, shared, logger)
+
+  logger.notice("stopping")
+  for listener in listeners { close(listener.socket) }
+  for worker in shared.workers { worker.stop() }
+  cache.stop()
+  close(signals)
+  logger.notice("stopped")
+  return 0
+}
+
+private func openListeners(_ settings: Settings) throws(ListenError) -> [Listener] {
+  if let path = settings.unixSocketPath {
+    return [
+      try openUnix(
+        path: path, mode: mode_t(settings.unixSocketMode), backlog: Int32(settings.backlog))
+    ]
+  }
+  var listeners: [Listener] = []
+  for address in settings.listeners {
+    listeners += try openTCP(host: address.host, port: address.port, backlog: Int32(settings.backlog))
+  }
+  return listeners
+}
+
+private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
+  var options = TieredCacheOptions()
+  options.hotMemory = settings.hotMemory
+  options.threads = settings.threads
+  options.maximumItemBytes = settings.maximumItemSize
+  options.evictionsDisabled = settings.evictionsDisabled
+  options.hashSeed = UInt64.random(in: .min ... .max)
+  options.promoteAfter = settings.promoteAfter
+  if let cold = settings.cold {
+    options.cold = ColdOptions(
+      path: cold.path, limit: Int64(cold.limit), synchronousFull: cold.durability == .always)
+    options.intervalMilliseconds = cold.intervalMilliseconds
+    options.startWaitMilliseconds = cold.startWaitMilliseconds
+    options.readers = cold.readers
+    options.durability =
+      switch cold.durability {
+      case .interval: .interval
+      case .always: .always
+      case .shutdown: .shutdown
+      }
+    options.slowDisk = cold.whenSlow == .drop ? .drop : .wait
+  }
+  return options
+}
+
+private func limits(_ settings: Settings) -> ServerShared.Limits {
+  ServerShared.Limits(
+    maximumItemBytes: settings.maximumItemSize, maximumConnections: settings.maximumConnections,
+    threads: settings.threads, startWaitMilliseconds: Int64(settings.cold?.startWaitMilliseconds ?? 0),
+    idleTimeoutSeconds: UInt32(settings.idleTimeout), flushDisabled: settings.flushDisabled,
+    casDisabled: settings.casDisabled, commitsBeforeReply: settings.cold?.durability == .always)
+}
+
+/// As memcached does: room for every connection that is allowed, as far as the system lets us.
+private func raiseDescriptorLimit(to wanted: Int, logger: Logger) {
+  var limit = rlimit()
+  getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+  if limit.rlim_cur >= rlim_t(wanted) { return }
+  limit.rlim_cur = rlim_t(wanted)
+  limit.rlim_max = max(limit.rlim_max, limit.rlim_cur)
+  if setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 { return }
+  getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+  limit.rlim_cur = limit.rlim_max
+  setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+  logger.warning("the system allows \(limit.rlim_cur) open files, fewer than the connections asked for")
+}
+
+/// For test suites of memcached's clients: where the server listens, in a file that the environment names.
+private func writePortFile(_ listeners: [Listener]) throws {
+  guard let name = getenv("MEMCACHED_PORT_FILENAME") else { return }
+  let path = String(cString: name)
+  let temporary = path + ".lck"
+  guard let file = fopen(temporary, "w") else {
+    throw ListenError(description: "can't write \(temporary): \(String(cString: strerror(errno)))")
+  }
+  for listener in listeners where listener.unixPath == nil {
+    fputs("TCP INET: \(listener.port)\n", file)
+  }
+  fclose(file)
+  rename(temporary, path)
+}
+
+private func announce(_ settings: Settings, _ listeners: [Listener], _ logger: Logger) {
+  let names = listeners.map(\.name).joined(separator: ", ")
+  logger.notice("listening on \(names)")
+  if let cold = settings.cold {
+    logger.notice("cold tier in \(cold.path), at most \(cold.limit >> 20) MiB; RAM \(settings.hotMemory >> 20) MiB")
+    if cold.limit < settings.hotMemory {
+      logger.warning("the file's limit is below the hot tier's: items in RAM may have no place in the file")
+    }
+  } else {
+    logger.notice("RAM only, \(settings.hotMemory >> 20) MiB: nothing survives a restart")
+  }
+}
+
+private func describe(_ settings: Settings, _ listeners: [Listener]) -> [(String, String)] {
+  func flag(_ on: Bool) -> String { on ? "yes" : "no" }
+  var list: [(String, String)] = [
+    ("maxbytes", "\(settings.hotMemory)"),
+    ("maxconns", "\(settings.maximumConnections)"),
+    ("tcpport", "\(listeners.first { $0.unixPath == nil }?.port ?? 0)"),
+    ("udpport", "0"),
+    ("inter", settings.listeners.first?.host ?? "NULL"),
+    ("verbosity", "\(settings.verbosity)"),
+    ("oldest", "0"),
+    ("evictions", settings.evictionsDisabled ? "off" : "on"),
+    ("domain_socket", settings.unixSocketPath ?? "NULL"),
+    ("umask", String(settings.unixSocketMode, radix: 8)),
+    ("growth_factor", "1.25"),
+    ("chunk_size", "48"),
+    ("num_threads", "\(settings.threads)"),
+    ("num_threads_per_udp", "0"),
+    ("stat_key_prefix", ":"),
+    ("detail_enabled", "no"),
+    ("reqs_per_event", "\(settings.requestsPerEvent)"),
+    ("cas_enabled", flag(!settings.casDisabled)),
+    ("tcp_backlog", "\(settings.backlog)"),
+    ("binding_protocol", "ascii"),
+    ("auth_enabled_sasl", "no"),
+    ("auth_enabled_ascii", "no"),
+    ("item_size_max", "\(settings.maximumItemSize)"),
+    ("maxconns_fast", "yes"),
+    ("hashpower_init", "0"),
+    ("slab_reassign", "yes"),
+    ("slab_automove", "1"),
+    ("flush_enabled", flag(!settings.flushDisabled)),
+    ("idle_timeout", "\(settings.idleTimeout)"),
+    ("hash_algorithm", "wyhash"),
+    ("lru_segmented", "yes"),
+    ("ssl_enabled", "no"),
+    ("cold_tier", flag(settings.cold != nil)),
+  ]
+  if let cold = settings.cold {
+    list += [
+      ("cold_path", cold.path), ("cold_limit", "\(cold.limit)"), ("cold_durability", "\(cold.durability)"),
+      ("cold_interval_ms", "\(cold.intervalMilliseconds)"), ("promote_after", "\(settings.promoteAfter)"),
+    ]
+  }
+  return list
+}
+
+/// Accepts connections and hands them to the workers in turn until a signal says to stop.
+private func accept(
+  _ listeners: [Listener], signals: Int32, _ shared: ServerShared, _ logger: Logger
+) {
+  var polled = listeners.map { pollfd(fd: $0.socket, events: Int16(POLLIN), revents: 0) }
+  polled.append(pollfd(fd: signals, events: Int16(POLLIN), revents: 0))
+  var nextWorker = 0
+  var pauseUntilFewer = false
+  while true {
+    let count = retrying { Int(poll(&polled, nfds_t(polled.count), pauseUntilFewer ? 10 : -1)) }
+    if count < 0 { return }
+    if polled[listeners.count].revents != 0, readStopSignal(signals, logger) { return }
+    pauseUntilFewer = false
+    for (i, listener) in listeners.enumerated() where polled[i].revents != 0 {
+      for _ in 0..<64 {
+        let socket = accept4(
+          listener.socket, nil, nil, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
+        if socket < 0 {
+          // Out of descriptors: what waits in the backlog is taken when others have closed.
+          if errno == EMFILE || errno == ENFILE { pauseUntilFewer = true }
+          break
+        }
+        shared.connectionsTotal.add(1, ordering: .relaxed)
+        if shared.connectionCount.load(ordering: .relaxed) >= shared.limits.maximumConnections {
+          shared.connectionsRejected.add(1, ordering: .relaxed)
+          let line: StaticString = "ERROR Too many open connections\r\n"
+          _ = send(socket, line.utf8Start, line.utf8CodeUnitCount, Int32(MSG_NOSIGNAL))
+          close(socket)
+          continue
+        }
+        shared.connectionCount.add(1, ordering: .relaxed)
+        if listener.unixPath == nil {
+          var one: Int32 = 1
+          setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
+          setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &one, 4)
+        }
+        shared.workers[nextWorker].mailbox.post(.accepted(socket))
+        nextWorker = (nextWorker + 1) % shared.workers.count
+      }
+    }
+    if pauseUntilFewer { usleep(10_000) }
+  }
+}
+
+/// True for those that end the server.
+private func readStopSignal(_ signals: Int32, _ logger: Logger) -> Bool {
+  var info = signalfd_siginfo()
+  while read(signals, &info, MemoryLayout<signalfd_siginfo>.size) > 0 {
+    switch Int32(info.ssi_signo) {
+    case SIGTERM, SIGINT: return true
+    default: logger.notice("signal \(info.ssi_signo) has no meaning yet")
+    }
+  }
+  return false
+}

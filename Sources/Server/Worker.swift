@@ -1,0 +1,527 @@
+import CSystem
+import CacheCore
+import Glibc
+import MemcachedProtocol
+import Synchronization
+import TieredCache
+
+/// What all workers share and none changes on the path of a request.
+final class ServerShared: Sendable {
+  let cache: TieredCache
+  let limits: Limits
+  let startedAt: UnixSeconds
+  let connectionCount = Atomic<Int>(0)
+  let connectionsTotal = Atomic<UInt64>(0)
+  let connectionsRejected = Atomic<UInt64>(0)
+  let verbosity: Atomic<Int>
+  /// Set once, before the first connection is accepted.
+  nonisolated(unsafe) var workers: [Worker] = []
+  /// How `stats settings` describes this server: name and value.
+  let describedSettings: [(String, String)]
+
+  struct Limits: Sendable {
+    var maximumItemBytes: Int
+    var maximumConnections: Int
+    var threads: Int
+    var startWaitMilliseconds: Int64
+    var idleTimeoutSeconds: UInt32
+    var flushDisabled: Bool
+    var casDisabled: Bool
+    var commitsBeforeReply: Bool
+  }
+
+  init(cache: TieredCache, limits: Limits, verbosity: Int, describedSettings: [(String, String)]) {
+    self.cache = cache
+    self.limits = limits
+    self.verbosity = Atomic(verbosity)
+    self.describedSettings = describedSettings
+    startedAt = cache.clock.now()
+  }
+}
+
+/// A worker thread with its own epoll set; connections stay with the worker that they were given to.
+final class Worker: @unchecked Sendable {
+  let mailbox = Mailbox()
+  let state: UnsafeMutablePointer<WorkerState>
+  private let shared: ServerShared
+  private var thread: WorkerThread? = nil
+
+  init(number: Int, shared: ServerShared) {
+    self.shared = shared
+    state = .allocate(capacity: 1)
+    state.initialize(to: WorkerState(shared: shared, mailbox: mailbox))
+    shared.cache.addCommitSink(mailbox)
+    let state = UInt(bitPattern: state)
+    thread = WorkerThread("worker-\(number)") {
+      UnsafeMutablePointer<WorkerState>(bitPattern: state)!.pointee.run()
+    }
+  }
+
+  /// Ends the loop, closes its connections and waits for the thread.
+  func stop() {
+    mailbox.post(.stop)
+    thread?.join()
+  }
+
+  deinit {
+    state.pointee.deallocate()
+    state.deinitialize(count: 1)
+    state.deallocate()
+  }
+}
+
+/// The loop of one worker and all that it owns. One `recv` into a buffer of the thread, every complete
+/// command in it served, one `send`. Never copied: its worker holds it at one address and frees it.
+struct WorkerState {
+  unowned(unsafe) let cache: TieredCache
+  unowned(unsafe) let shared: ServerShared
+  unowned(unsafe) let mailbox: Mailbox
+  let limits: ServerShared.Limits
+  let epoll: Int32
+  let input: UnsafeMutableRawPointer
+  let inputCapacity: Int
+  var out: Output
+  var now: UnixSeconds = 0
+  var counters = CommandCounters()
+  var connections: UnsafeMutablePointer<Connection>? = nil
+  var connectionCount = 0
+  /// Parked until something happens that concerns all of them.
+  var waitingForScan: [UnsafeMutablePointer<Connection>] = []
+  var waitingForCycle: [UnsafeMutablePointer<Connection>] = []
+  var stopping = false
+  private var lastIdleCheck: UnixSeconds = 0
+  /// Closed in this round of events, which may still name them.
+  private var graveyard: [UnsafeMutablePointer<Connection>] = []
+
+  /// Bytes asked of a socket at a time.
+  static let receiveBytes = 64 << 10
+  /// Replies are sent when so many have come together, even if commands are left.
+  static let flushThreshold = 128 << 10
+  /// The longest command line but retrievals, whose keys are served as they come.
+  static let maximumLine = 2048
+
+  init(shared: ServerShared, mailbox: Mailbox) {
+    self.shared = shared
+    self.mailbox = mailbox
+    cache = shared.cache
+    limits = shared.limits
+    epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
+    precondition(epoll >= 0, "no epoll: \(String(cString: strerror(errno)))")
+    // A kept beginning (at most an inline value and its line) and what a recv brings.
+    let inline = shared.cache.pool.segmentBytes / 8
+    inputCapacity = Self.receiveBytes + inline + 4096
+    input = .allocate(byteCount: inputCapacity, alignment: 4096)
+    out = Output(capacity: Self.flushThreshold + inline + 8192)
+    var event = epoll_event()
+    event.events = EPOLLIN.rawValue
+    event.data.u64 = 0
+    epoll_ctl(epoll, EPOLL_CTL_ADD, mailbox.descriptor, &event)
+  }
+
+  func deallocate() {
+    input.deallocate()
+    out.deallocate()
+    Glibc.close(epoll)
+  }
+
+  // MARK: The loop
+
+  mutating func run() {
+    let events = UnsafeMutablePointer<epoll_event>.allocate(capacity: 256)
+    defer { events.deallocate() }
+    while !stopping {
+      let waits = !waitingForScan.isEmpty || !waitingForCycle.isEmpty
+      let timeout: Int32 = waits ? 50 : (limits.idleTimeoutSeconds > 0 ? 1000 : -1)
+      let count = epoll_wait(epoll, events, 256, timeout)
+      now = cache.clock.now()
+      var i = 0
+      while i < Int(count) {
+        let event = events[i]
+        i += 1
+        guard let connection = UnsafeMutablePointer<Connection>(bitPattern: UInt(event.data.u64)) else {
+          takeLetters()
+          continue
+        }
+        serve(connection, events: event.events)
+      }
+      if waits { retryOverdue() }
+      if !graveyard.isEmpty { emptyGraveyard() }
+      if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
+    }
+    while let connection = connections { close(connection) }
+    emptyGraveyard()
+  }
+
+  @inline(__always)
+  private mutating func serve(_ connection: UnsafeMutablePointer<Connection>, events: UInt32) {
+    if connection.pointee.isClosed { return }
+    if events & EPOLLOUT.rawValue != 0 && connection.pointee.wantsWrite {
+      if !drainBacklog(connection) { return }
+    }
+    if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 {
+      if connection.pointee.parking != .none {
+        if events & EPOLLERR.rawValue != 0 || events & EPOLLHUP.rawValue != 0 {
+          close(connection)
+        } else {
+          setInterest(connection, reading: false)
+        }
+        return
+      }
+      receive(connection)
+    }
+  }
+
+  private mutating func takeLetters() {
+    for letter in mailbox.takeAll() {
+      switch letter {
+      case .accepted(let socket): adopt(socket)
+      case .answer(let answer, let ticket):
+        let connection = UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!
+        connection.pointee.answers.append(answer)
+        connection.pointee.outstandingReads -= 1
+        if connection.pointee.outstandingReads == 0 {
+          if connection.pointee.isClosed { release(connection) } else { resume(connection) }
+        }
+      case .cycleEnded(let number, let succeeded): cycleEnded(number, succeeded: succeeded)
+      case .scanAdvanced:
+        let waiting = waitingForScan
+        waitingForScan.removeAll()
+        for connection in waiting { resume(connection) }
+        updateWants()
+      case .stop: stopping = true
+      }
+    }
+  }
+
+  private mutating func cycleEnded(_ number: UInt64, succeeded: Bool) {
+    let waiting = waitingForCycle
+    waitingForCycle.removeAll()
+    for connection in waiting {
+      if connection.pointee.parking == .commit {
+        if connection.pointee.commitTicket > number {
+          waitingForCycle.append(connection)
+        } else if succeeded {
+          releaseReplies(connection)
+        } else {
+          // What it was about to acknowledge is not in the file: no reply is the honest one.
+          close(connection)
+        }
+      } else {
+        resume(connection)
+      }
+    }
+    updateWants()
+  }
+
+  /// Those whose patience ends, and those whose wake-up may have been missed.
+  private mutating func retryOverdue() {
+    let time = Self.monotonicMilliseconds()
+    if !waitingForScan.isEmpty {
+      let waiting = waitingForScan
+      waitingForScan.removeAll()
+      for connection in waiting {
+        if connection.pointee.parkedUntil <= time {
+          connection.pointee.scanGivenUp = true
+          resume(connection)
+        } else {
+          waitingForScan.append(connection)
+        }
+      }
+    }
+    if !waitingForCycle.isEmpty {
+      let waiting = waitingForCycle
+      waitingForCycle.removeAll()
+      let done = cache.lastCommittedCycle
+      for connection in waiting {
+        if connection.pointee.parking == .commit {
+          if connection.pointee.commitTicket <= done {
+            releaseReplies(connection)
+          } else {
+            waitingForCycle.append(connection)
+          }
+        } else {
+          resume(connection)
+        }
+      }
+    }
+    updateWants()
+  }
+
+  private func updateWants() {
+    mailbox.wantsCycles.store(!waitingForCycle.isEmpty, ordering: .releasing)
+    mailbox.wantsScan.store(!waitingForScan.isEmpty, ordering: .releasing)
+  }
+
+  static func monotonicMilliseconds() -> Int64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
+  }
+
+  // MARK: Connections
+
+  private mutating func adopt(_ socket: Int32) {
+    let connection = UnsafeMutablePointer<Connection>.allocate(capacity: 1)
+    connection.initialize(to: Connection(socket: socket))
+    connection.pointee.lastActive = now
+    connection.pointee.next = connections
+    if let first = connections { first.pointee.previous = connection }
+    connections = connection
+    connectionCount += 1
+    var event = epoll_event()
+    event.events = EPOLLIN.rawValue
+    event.data.u64 = UInt64(UInt(bitPattern: connection))
+    if epoll_ctl(epoll, EPOLL_CTL_ADD, socket, &event) != 0 { close(connection) }
+  }
+
+  mutating func close(_ connection: UnsafeMutablePointer<Connection>) {
+    if connection.pointee.isClosed { return }
+    connection.pointee.isClosed = true
+    Glibc.close(connection.pointee.socket)
+    if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
+    if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
+    if let previous = connection.pointee.previous {
+      previous.pointee.next = connection.pointee.next
+    } else {
+      connections = connection.pointee.next
+    }
+    connection.pointee.next?.pointee.previous = connection.pointee.previous
+    connectionCount -= 1
+    shared.connectionCount.subtract(1, ordering: .relaxed)
+    connection.pointee.deinitialize()
+    // Answers that are still to come name this memory; the last of them frees it. Without any, it is
+    // freed after this round of events, since one of them may name it as well.
+    if connection.pointee.outstandingReads == 0 { graveyard.append(connection) }
+  }
+
+  private mutating func emptyGraveyard() {
+    for connection in graveyard { release(connection) }
+    graveyard.removeAll()
+  }
+
+  private mutating func release(_ connection: UnsafeMutablePointer<Connection>) {
+    connection.pointee.deinitialize()
+    connection.deinitialize(count: 1)
+    connection.deallocate()
+  }
+
+  private mutating func closeIdle() {
+    lastIdleCheck = now
+    var next = connections
+    while let connection = next {
+      next = connection.pointee.next
+      if connection.pointee.parking == .none
+        && connection.pointee.lastActive &+ limits.idleTimeoutSeconds < now
+      {
+        counters.idleKicks += 1
+        close(connection)
+      }
+    }
+  }
+
+  func setInterest(_ connection: UnsafeMutablePointer<Connection>, reading: Bool) {
+    var event = epoll_event()
+    event.events =
+      (reading ? EPOLLIN.rawValue : 0) | (connection.pointee.wantsWrite ? EPOLLOUT.rawValue : 0)
+    event.data.u64 = UInt64(UInt(bitPattern: connection))
+    connection.pointee.isReading = reading
+    epoll_ctl(epoll, EPOLL_CTL_MOD, connection.pointee.socket, &event)
+  }
+
+  // MARK: Receiving
+
+  @inline(__always)
+  private mutating func receive(_ connection: UnsafeMutablePointer<Connection>) {
+    connection.pointee.lastActive = now
+    if connection.pointee.incoming != nil {
+      receiveLarge(connection)
+      return
+    }
+    let kept = connection.pointee.pendingCount
+    if kept > 0 { input.copyMemory(from: connection.pointee.pending!, byteCount: kept) }
+    let received = retrying {
+      recv(connection.pointee.socket, input + kept, Self.receiveBytes, 0)
+    }
+    if received <= 0 {
+      if received < 0 && errno == EAGAIN { return }
+      close(connection)
+      return
+    }
+    counters.bytesRead &+= UInt64(received)
+    process(connection, input, kept + received)
+  }
+
+  /// Serves `count` bytes at `start` (the thread's buffer, or the connection's own), keeps what is left
+  /// over and sends the replies.
+  mutating func process(
+    _ connection: UnsafeMutablePointer<Connection>, _ start: UnsafeRawPointer, _ count: Int
+  ) {
+    let end = start + count
+    let left = serveBytes(connection, start, end)
+    if connection.pointee.isClosed {
+      out.clear()
+      return
+    }
+    connection.pointee.keep(left, end - left)
+    finishTurn(connection)
+  }
+
+  /// Sends what has come together, or holds it until it is committed.
+  private mutating func finishTurn(_ connection: UnsafeMutablePointer<Connection>) {
+    if connection.pointee.needsCommit {
+      connection.pointee.needsCommit = false
+      if !out.isEmpty {
+        out.spill(after: 0, into: &connection.pointee.backlog)
+        holdForCommit(connection)
+        return
+      }
+    }
+    if !flush(connection) { return }
+    if connection.pointee.closesAfterOutput && connection.pointee.backlog.isEmpty { close(connection) }
+  }
+
+  private mutating func holdForCommit(_ connection: UnsafeMutablePointer<Connection>) {
+    // It may have been parked for something else besides; `resume` finds that out anew.
+    let isListed = connection.pointee.parking == .room
+    connection.pointee.parking = .commit
+    connection.pointee.commitTicket = cache.commitTicket()
+    if !isListed { waitingForCycle.append(connection) }
+    updateWants()
+  }
+
+  private mutating func releaseReplies(_ connection: UnsafeMutablePointer<Connection>) {
+    connection.pointee.parking = .none
+    if !drainBacklog(connection) { return }
+    if connection.pointee.parking == .none { resume(connection) }
+  }
+
+  /// Sends the output; what the socket does not take is the connection's backlog. False if it is closed.
+  @inline(__always)
+  mutating func flush(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    if out.isEmpty { return true }
+    counters.bytesWritten &+= UInt64(out.count)
+    if !connection.pointee.backlog.isEmpty {
+      out.spill(after: 0, into: &connection.pointee.backlog)
+      return true
+    }
+    switch out.send(to: connection.pointee.socket) {
+    case .all:
+      out.reset()
+      return true
+    case .part(let sent):
+      out.spill(after: sent, into: &connection.pointee.backlog)
+      connection.pointee.wantsWrite = true
+      if connection.pointee.parking == .none { connection.pointee.parking = .output }
+      setInterest(connection, reading: false)
+      return true
+    case .failed:
+      out.clear()
+      close(connection)
+      return false
+    }
+  }
+
+  /// Sends on what the socket did not take before. False if the connection is closed.
+  private mutating func drainBacklog(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    if connection.pointee.parking == .commit { return true }
+    if !connection.pointee.backlog.send(to: connection.pointee.socket) {
+      close(connection)
+      return false
+    }
+    if !connection.pointee.backlog.isEmpty {
+      if !connection.pointee.wantsWrite {
+        connection.pointee.wantsWrite = true
+        setInterest(connection, reading: false)
+      }
+      if connection.pointee.parking == .none { connection.pointee.parking = .output }
+      return true
+    }
+    if connection.pointee.closesAfterOutput {
+      close(connection)
+      return false
+    }
+    if connection.pointee.wantsWrite {
+      connection.pointee.wantsWrite = false
+      setInterest(connection, reading: true)
+    }
+    if connection.pointee.parking == .output {
+      connection.pointee.parking = .none
+      resume(connection)
+    }
+    return !connection.pointee.isClosed
+  }
+
+  // MARK: Parking
+
+  mutating func park(_ connection: UnsafeMutablePointer<Connection>, _ why: Parking) {
+    connection.pointee.parking = why
+    switch why {
+    case .scan:
+      connection.pointee.parkedUntil = Self.monotonicMilliseconds() + limits.startWaitMilliseconds
+      waitingForScan.append(connection)
+      updateWants()
+    case .room:
+      waitingForCycle.append(connection)
+      updateWants()
+      counters.waitsForRoom += 1
+    case .coldRead, .output, .commit, .none: break
+    }
+  }
+
+  /// What a connection waited for has come: serves on where it stopped.
+  mutating func resume(_ connection: UnsafeMutablePointer<Connection>) {
+    if connection.pointee.isClosed { return }
+    if connection.pointee.parking == .commit { return }
+    connection.pointee.parking = connection.pointee.backlog.isEmpty ? .none : .output
+    if connection.pointee.parking == .output { return }
+    if connection.pointee.incoming != nil {
+      finishLargeIfWhole(connection)
+    } else if connection.pointee.pendingCount > 0 {
+      // Served from the thread's buffer, as if it had just come.
+      let count = connection.pointee.pendingCount
+      if count <= inputCapacity {
+        input.copyMemory(from: connection.pointee.pending!, byteCount: count)
+        process(connection, input, count)
+      } else {
+        process(connection, connection.pointee.pending!, count)
+      }
+    }
+    if connection.pointee.isClosed { return }
+    if connection.pointee.parking == .none {
+      connection.pointee.dropAnswers()
+      connection.pointee.scanGivenUp = false
+      if !connection.pointee.isReading { setInterest(connection, reading: true) }
+    }
+  }
+
+  // MARK: Large values
+
+  private mutating func receiveLarge(_ connection: UnsafeMutablePointer<Connection>) {
+    let incoming = connection.pointee.incoming!
+    let want = incoming.byteCount + 2 - incoming.received
+    let received = retrying {
+      recv(connection.pointee.socket, incoming.block.bytes + incoming.received, want, 0)
+    }
+    if received <= 0 {
+      if received < 0 && errno == EAGAIN { return }
+      close(connection)
+      return
+    }
+    counters.bytesRead &+= UInt64(received)
+    connection.pointee.incoming!.received += received
+    finishLargeIfWhole(connection)
+  }
+
+  private mutating func finishLargeIfWhole(_ connection: UnsafeMutablePointer<Connection>) {
+    let incoming = connection.pointee.incoming!
+    if incoming.received < incoming.byteCount + 2 { return }
+    if !storeLarge(connection) { return }
+    if connection.pointee.pendingCount > 0 {
+      let count = connection.pointee.pendingCount
+      input.copyMemory(from: connection.pointee.pending!, byteCount: count)
+      process(connection, input, count)
+    } else {
+      finishTurn(connection)
+    }
+  }
+}

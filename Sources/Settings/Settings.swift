@@ -1,0 +1,72 @@
+/// Where to accept TCP connections.
+package struct ListenAddress: Sendable, Equatable {
+  /// nil: every interface.
+  package var host: String?
+  /// 0: any free port.
+  package var port: Int
+
+  package init(host: String?, port: Int) {
+    self.host = host
+    self.port = port
+  }
+}
+
+/// When an acknowledged write is in the file; see docs/design.md, section 6.
+package enum DurabilitySetting: String, Sendable, CaseIterable { case interval, always, shutdown }
+
+/// What happens to stores when the file cannot keep up.
+package enum SlowDiskSetting: String, Sendable, CaseIterable { case wait, drop }
+
+package struct ColdSettings: Sendable, Equatable {
+  /// `cold.path`
+  package var path: String
+  /// `cold.limit`: bytes of the file and its WAL together.
+  package var limit = 1 << 30
+  /// `cold.durability`
+  package var durability = DurabilitySetting.interval
+  /// `cold.interval`: most milliseconds of acknowledged writes that a crash may cost.
+  package var intervalMilliseconds = 1000
+  /// `cold.start-wait`: how long a read of a key that the start scan has not reached waits.
+  package var startWaitMilliseconds = 500
+  /// `cold.readers`: threads that read the file.
+  package var readers = 2
+  /// `cold.when-slow`
+  package var whenSlow = SlowDiskSetting.wait
+
+  package init(path: String) { self.path = path }
+}
+
+/// All that can be set, with its default. How each is named on the command line, in the file and in the
+/// environment stands in `SettingsTable`.
+package struct Settings: Sendable, Equatable {
+  package var listeners: [ListenAddress] = []
+  package var unixSocketPath: String? = nil
+  package var unixSocketMode = 0o700
+  package var threads = 4
+  package var hotMemory = 64 << 20
+  package var maximumItemSize = 1 << 20
+  package var maximumConnections = 1024
+  package var backlog = 1024
+  package var requestsPerEvent = 20
+  package var evictionsDisabled = false
+  package var casDisabled = false
+  package var flushDisabled = false
+  package var verbosity = 0
+  package var idleTimeout = 0
+  package var user: String? = nil
+  package var daemonize = false
+  package var pidFile: String? = nil
+  package var promoteAfter = 1
+  package var cold: ColdSettings? = nil
+  /// Options of memcached that were given and mean nothing here; one line each at -v.
+  package var withoutMeaningHere: [String] = []
+
+  package init() {}
+}
+
+/// A setting that is not acceptable: one line that names where it came from, what it was, and what is
+/// allowed.
+package struct SettingsError: Error, CustomStringConvertible, Equatable {
+  package let description: String
+  package init(_ description: String) { self.description = description }
+}

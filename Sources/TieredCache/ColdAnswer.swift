@@ -1,0 +1,102 @@
+import CacheCore
+import Glibc
+import HotTier
+import Synchronization
+
+/// What a cold read found, in memory of its own, shared by those who asked for it.
+///
+///     byte  0  references  Atomic<Int>
+///           8  sequence    UInt64    of the row that was read
+///          16  hash        UInt64
+///          24  result      UInt8     1: a row, its item follows; 0: none, or damaged; 2: the file could
+///                                    not be read
+
+///          32  an Item record as it would lie in a segment, inline or with a LargeBlock
+package struct ColdAnswer: @unchecked Sendable {
+  let address: UnsafeMutableRawPointer
+  static let headBytes = 32
+
+  private init(_ address: UnsafeMutableRawPointer) { self.address = address }
+
+  private var references: UnsafeMutablePointer<Atomic<Int>> {
+    address.assumingMemoryBound(to: Atomic<Int>.self)
+  }
+  package var sequence: UInt64 { address.load(fromByteOffset: 8, as: UInt64.self) }
+  package var hash: UInt64 { address.load(fromByteOffset: 16, as: UInt64.self) }
+  package var wasFound: Bool { address.load(fromByteOffset: 24, as: UInt8.self) == 1 }
+  /// The file could not be read; that says nothing about the row.
+  package var hasFailed: Bool { address.load(fromByteOffset: 24, as: UInt8.self) == 2 }
+  /// Only if it was found. Belongs to nobody's shard: read it, copy it, do not link it.
+  package var item: Item { Item(address + Self.headBytes) }
+
+  private static func make(_ bytes: Int, sequence: UInt64, hash: UInt64, result: UInt8) -> ColdAnswer {
+    let memory = malloc(headBytes + bytes)!
+    memory.bindMemory(to: Atomic<Int>.self, capacity: 1).initialize(to: Atomic(1))
+    memory.storeBytes(of: sequence, toByteOffset: 8, as: UInt64.self)
+    memory.storeBytes(of: hash, toByteOffset: 16, as: UInt64.self)
+    memory.storeBytes(of: result, toByteOffset: 24, as: UInt8.self)
+    return ColdAnswer(memory)
+  }
+
+  static func missing(sequence: UInt64, hash: UInt64) -> ColdAnswer {
+    make(0, sequence: sequence, hash: hash, result: 0)
+  }
+
+  static func failed(sequence: UInt64, hash: UInt64) -> ColdAnswer {
+    make(0, sequence: sequence, hash: hash, result: 2)
+  }
+
+  /// A copy of a row. `maximumInlineRecord`: longer records keep their value in a block.
+  static func row(
+    sequence: UInt64, hash: UInt64, key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer,
+    attributes: ItemAttributes, maximumInlineRecord: Int
+  ) -> ColdAnswer {
+    let suffix = Item.suffixBytes(flags: attributes.flags, valueLength: value.count)
+    let inline = Item.recordBytes(
+      keyLength: key.count, suffixLength: suffix, valueLength: value.count, large: false)
+    var block: LargeBlock? = nil
+    if inline > maximumInlineRecord {
+      block = LargeBlock.allocate(valueLength: value.count)
+      if block == nil { return failed(sequence: sequence, hash: hash) }
+    }
+    let bytes =
+      block == nil
+      ? inline
+      : Item.recordBytes(
+        keyLength: key.count, suffixLength: suffix, valueLength: value.count, large: true)
+    let answer = make(bytes, sequence: sequence, hash: hash, result: 1)
+    answer.item.fill(
+      key: key.baseAddress!, keyLength: key.count, valueLength: value.count, block: block,
+      attributes: attributes)
+    if value.count > 0 {
+      answer.item.value.copyMemory(from: value.baseAddress!, byteCount: value.count)
+    }
+    return answer
+  }
+
+  package func retain() { references.pointee.add(1, ordering: .relaxed) }
+
+  package func release() {
+    if references.pointee.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 {
+      if wasFound && item.isLarge { item.block.release() }
+      free(address)
+    }
+  }
+}
+
+extension Item {
+  /// Writes a whole record but the value: header, key, suffix, and "\r\n" or the block's address.
+  @inline(__always)
+  func fill(
+    key: UnsafeRawPointer, keyLength: Int, valueLength: Int, block: LargeBlock?,
+    attributes: ItemAttributes
+  ) {
+    let suffix = Item.suffixBytes(flags: attributes.flags, valueLength: valueLength)
+    fillHeader(
+      keyLength: keyLength, suffixLength: suffix, valueLength: valueLength, large: block != nil,
+      attributes: attributes)
+    self.key.copyMemory(from: key, byteCount: keyLength)
+    writeSuffix()
+    if let block { self.block = block } else { terminateValue() }
+  }
+}

@@ -1,0 +1,378 @@
+import CacheCore
+import ColdTier
+import HotTier
+
+/// The commands that store a value.
+package enum StoreMode {
+  case set, add, replace, append, prepend
+  case compareAndSwap(UInt64)
+}
+
+/// A value to be stored: bytes of the request, or a block that was filled from the socket.
+package struct NewValue {
+  package var bytes: UnsafeRawBufferPointer
+  /// If not nil, holds `bytes`; the cache takes over this reference if it stores the item, and leaves
+  /// it to the caller otherwise.
+  package var block: LargeBlock?
+
+  @inlinable
+  package init(_ bytes: UnsafeRawBufferPointer, block: LargeBlock? = nil) {
+    self.bytes = bytes
+    self.block = block
+  }
+}
+
+extension TieredCache {
+  /// Values of which a record would be longer than this lie in a block of their own.
+  package func needsBlock(keyLength: Int, flags: UInt32, valueLength: Int) -> Bool {
+    Item.recordBytes(
+      keyLength: keyLength, suffixLength: Item.suffixBytes(flags: flags, valueLength: valueLength),
+      valueLength: valueLength, large: false) > pool.segmentBytes / 8
+  }
+
+  /// Stores a value. `tookBlock` tells whether `value.block` belongs to the cache now.
+  /// Returns done, notStored, notFound, exists, tooLarge, outOfMemory, cold, scanning, full or notDurable.
+  package func store(
+    _ mode: StoreMode, _ key: CacheKey, flags: UInt32, expiresAt: UnixSeconds, _ value: NewValue,
+    now: UnixSeconds, answer: ColdAnswer? = nil, tookBlock: inout Bool
+  ) -> Outcome {
+    if let refusal = refusal() { return refusal }
+    let shard = shard(key.hash)
+    var attempts = 0
+    while true {
+      var took = false
+      var frees = DeferredFrees()
+      let step = shard.withLock { state in
+        defer { swap(&frees, &state.hot.frees) }
+        return self.storeLocked(
+          mode, key, flags: flags, expiresAt: expiresAt, value, now: now, answer: answer, &state, &took)
+      }
+      frees.release()
+      writeBehind?.wakeIfUrged()
+      switch step {
+      case .finished(let outcome):
+        tookBlock = took
+        return outcome
+      case .needsRoom(let bytes):
+        attempts += 1
+        if attempts > 64 { return .outOfMemory }
+        if let failure = makeRoom(shard, bytes: bytes, now: now) { return failure }
+      }
+    }
+  }
+
+  enum Step {
+    case finished(Outcome)
+    case needsRoom(Int)
+  }
+
+  /// Nothing is acknowledged under `always` that can't be written.
+  private func refusal() -> Outcome? {
+    if options.durability == .always && store != nil && !coldWritable.load(ordering: .relaxed) {
+      return .notDurable
+    }
+    return nil
+  }
+
+  /// Whether a writer has to wait for the file.
+  private func mustWait(_ state: borrowing ShardState) -> Bool {
+    store != nil && state.unsavedBytes > unsavedLimitPerShard && options.durability != .shutdown
+      && options.slowDisk == .wait && coldWritable.load(ordering: .relaxed)
+  }
+
+  private func storeLocked(
+    _ mode: StoreMode, _ key: CacheKey, flags: UInt32, expiresAt: UnixSeconds, _ value: NewValue,
+    now: UnixSeconds, answer: ColdAnswer?, _ state: inout ShardState, _ took: inout Bool
+  ) -> Step {
+    if mustWait(state) {
+      writeBehind!.urge()
+      return .finished(.full)
+    }
+    let inRAM = state.hot.find(key.hash, key.start, key.count)
+    var present: Item? = nil
+    if let inRAM, state.hot.isLive(inRAM, at: now) { present = inRAM }
+    if case .set = mode {
+    } else if inRAM == nil {
+      switch locateCold(key, now: now, answer: answer, &state) {
+      case .absent: break
+      case .unread(let sequence): return .finished(.cold(sequence: sequence))
+      case .unknown: return .finished(.scanning)
+      case .row(let row): present = row.item
+      }
+    }
+    switch mode {
+    case .set: break
+    case .add: if present != nil { return .finished(.notStored) }
+    case .replace: if present == nil { return .finished(.notStored) }
+    case .compareAndSwap(let unique):
+      guard let present else { return .finished(.notFound) }
+      if present.cas != unique { return .finished(.exists) }
+    case .append, .prepend:
+      guard let present else { return .finished(.notStored) }
+      return join(present, value.bytes, inRAM, key, now: now, isPrepend: mode.isPrepend, &state)
+    }
+    return put(key, flags: flags, expiresAt: expiresAt, value, over: inRAM, now: now, &state, &took)
+  }
+
+  /// Writes a new version of a key over whatever stands in RAM.
+  private func put(
+    _ key: CacheKey, flags: UInt32, expiresAt: UnixSeconds, _ value: NewValue, over old: Item?,
+    now: UnixSeconds, _ state: inout ShardState, _ took: inout Bool
+  ) -> Step {
+    let length = value.bytes.count
+    let suffix = Item.suffixBytes(flags: flags, valueLength: length)
+    let large = value.block != nil
+    let bytes = Item.recordBytes(
+      keyLength: key.count, suffixLength: suffix, valueLength: length, large: large)
+    if let old, !large, !old.isLarge, old.recordBytes == bytes {
+      let before = old.valueLength
+      old.setValueLength(length, flags: flags)
+      if length > 0 { old.value.copyMemory(from: value.bytes.baseAddress!, byteCount: length) }
+      state.hot.lengthChanged(old, from: before)
+      old.expiresAt = expiresAt
+      renew(old, key.hash, now: now, &state)
+      return .finished(.done)
+    }
+    if let block = value.block, !pool.reserve(block.byteCount) { return .needsRoom(block.byteCount) }
+    guard let item = state.hot.allocate(bytes, now: now) else {
+      if let block = value.block { pool.unreserve(block.byteCount) }
+      return .needsRoom(bytes)
+    }
+    item.fill(
+      key: key.start, keyLength: key.count, valueLength: length, block: value.block,
+      attributes: ItemAttributes(flags: flags, expiresAt: expiresAt, cas: 0, state: 0))
+    if large {
+      took = true
+    } else if length > 0 {
+      item.value.copyMemory(from: value.bytes.baseAddress!, byteCount: length)
+    }
+    replace(old, by: item, key.hash, now: now, &state)
+    return .finished(.done)
+  }
+
+  /// Links a new record in place of an old one, which goes; what the log may hold of the key is still
+  /// known afterwards.
+  private func replace(
+    _ old: Item?, by item: Item, _ hash: UInt64, now: UnixSeconds, _ state: inout ShardState
+  ) {
+    if let old {
+      let mayHaveRow = !old.state.isDisjoint(with: [.mayHaveRow, .inFlight])
+      state.drop(old, hash: hash)
+      if mayHaveRow { item.state.insert(.mayHaveRow) }
+    }
+    state.hot.link(item, hash: hash)
+    renew(item, hash, now: now, &state)
+  }
+
+  /// A new version: new CAS, this epoch, not read yet, unsaved.
+  private func renew(_ item: Item, _ hash: UInt64, now: UnixSeconds, _ state: inout ShardState) {
+    item.cas = state.takeCAS()
+    item.lastAccess = now
+    var bits = item.state.with(epoch: state.hot.epoch)
+    bits.subtract([.stale, .won, .fetched])
+    item.state = bits
+    changed(item, hash, &state)
+  }
+
+  private func join(
+    _ present: Item, _ added: UnsafeRawBufferPointer, _ inRAM: Item?, _ key: CacheKey,
+    now: UnixSeconds, isPrepend: Bool, _ state: inout ShardState
+  ) -> Step {
+    let length = present.valueLength + added.count
+    let flags = present.flags
+    if Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length) > options.maximumItemBytes {
+      return .finished(.outOfMemory)
+    }
+    var block: LargeBlock? = nil
+    if needsBlock(keyLength: key.count, flags: flags, valueLength: length) {
+      // The one place where memory is asked for under the lock: how long the value is, is known only here.
+      block = LargeBlock.allocate(valueLength: length)
+      guard let taken = block else { return .finished(.outOfMemory) }
+      if !pool.reserve(taken.byteCount) {
+        let bytes = taken.byteCount
+        taken.release()
+        return .needsRoom(bytes)
+      }
+    }
+    let bytes = Item.recordBytes(
+      keyLength: key.count, suffixLength: Item.suffixBytes(flags: flags, valueLength: length),
+      valueLength: length, large: block != nil)
+    guard let item = state.hot.allocate(bytes, now: now) else {
+      if let block {
+        pool.unreserve(block.byteCount)
+        block.release()
+      }
+      return .needsRoom(bytes)
+    }
+    item.fill(
+      key: key.start, keyLength: key.count, valueLength: length, block: block,
+      attributes: ItemAttributes(flags: flags, expiresAt: present.expiresAt, cas: 0, state: 0))
+    let value = item.value
+    if isPrepend {
+      if added.count > 0 { value.copyMemory(from: added.baseAddress!, byteCount: added.count) }
+      (value + added.count).copyMemory(from: present.value, byteCount: present.valueLength)
+    } else {
+      value.copyMemory(from: present.value, byteCount: present.valueLength)
+      if added.count > 0 {
+        (value + present.valueLength).copyMemory(from: added.baseAddress!, byteCount: added.count)
+      }
+    }
+    replace(inRAM, by: item, key.hash, now: now, &state)
+    return .finished(.done)
+  }
+
+  /// What an item counts against the largest size allowed: as memcached 1.6 counts it, so that the same
+  /// value is refused.
+  package static func nominalBytes(keyLength: Int, flags: UInt32, valueLength: Int) -> Int {
+    48 + 8 + keyLength + 1 + (flags != 0 ? 4 : 0) + valueLength + 2
+  }
+
+  /// Computes a new short value from the old one (incr, decr). `compute` gets the value and room for 24
+  /// bytes, and returns the new length, or -1 if the value does not suit. A shorter result is padded with
+  /// spaces to the old length, as memcached pads it.
+  /// Returns done, notFound, notANumber, outOfMemory, cold, scanning, full or notDurable.
+  package func update(
+    _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer? = nil,
+    _ compute: (_ value: UnsafeRawBufferPointer, _ out: UnsafeMutableRawPointer) -> Int
+  ) -> Outcome {
+    if let refusal = refusal() { return refusal }
+    let shard = shard(key.hash)
+    var attempts = 0
+    while true {
+      var frees = DeferredFrees()
+      let step = shard.withLock { state in
+        defer { swap(&frees, &state.hot.frees) }
+        return self.updateLocked(key, now: now, answer: answer, &state, compute)
+      }
+      frees.release()
+      writeBehind?.wakeIfUrged()
+      switch step {
+      case .finished(let outcome): return outcome
+      case .needsRoom(let bytes):
+        attempts += 1
+        if attempts > 64 { return .outOfMemory }
+        if let failure = makeRoom(shard, bytes: bytes, now: now) { return failure }
+      }
+    }
+  }
+
+  private func updateLocked(
+    _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer?, _ state: inout ShardState,
+    _ compute: (UnsafeRawBufferPointer, UnsafeMutableRawPointer) -> Int
+  ) -> Step {
+    if mustWait(state) {
+      writeBehind!.urge()
+      return .finished(.full)
+    }
+    var inRAM = state.hot.find(key.hash, key.start, key.count)
+    if inRAM == nil {
+      switch locateCold(key, now: now, answer: answer, &state) {
+      case .absent: return .finished(.notFound)
+      case .unread(let sequence): return .finished(.cold(sequence: sequence))
+      case .unknown: return .finished(.scanning)
+      case .row(let row):
+        inRAM = promote(row, key, now: now, &state)
+        if inRAM == nil { return .needsRoom(row.item.recordBytes) }
+      }
+    }
+    let present = inRAM!
+    if !state.hot.isLive(present, at: now) { return .finished(.notFound) }
+    return withUnsafeTemporaryAllocation(byteCount: 24, alignment: 8) { out in
+      let length = compute(
+        UnsafeRawBufferPointer(start: present.value, count: present.valueLength), out.baseAddress!)
+      if length < 0 { return .finished(.notANumber) }
+      if length <= present.valueLength && !present.isLarge {
+        present.value.copyMemory(from: out.baseAddress!, byteCount: length)
+        (present.value + length).initializeMemory(
+          as: UInt8.self, repeating: 32, count: present.valueLength - length)
+        let wasFetched = present.state.intersection(.fetched)
+        renew(present, key.hash, now: now, &state)
+        present.state.formUnion(wasFetched)
+        return .finished(.done)
+      }
+      var took = false
+      return put(
+        key, flags: present.flags, expiresAt: present.expiresAt,
+        NewValue(UnsafeRawBufferPointer(start: out.baseAddress!, count: length)), over: present, now: now,
+        &state, &took)
+    }
+  }
+
+  /// Returns done, notFound, cold, scanning or notDurable.
+  package func delete(_ key: CacheKey, now: UnixSeconds, answer: ColdAnswer? = nil) -> Outcome {
+    if let refusal = refusal() { return refusal }
+    var frees = DeferredFrees()
+    let outcome: Outcome = shard(key.hash).withLock { state in
+      defer { swap(&frees, &state.hot.frees) }
+      if let item = state.hot.find(key.hash, key.start, key.count) {
+        let live = state.hot.isLive(item, at: now)
+        self.forget(item, key, &state)
+        return live ? .done : .notFound
+      }
+      guard self.store != nil else { return .notFound }
+      guard let entry = state.cold.find(key.hash) else {
+        return state.isScanning && !state.shadow!.contains(key.hash) ? .scanning : .notFound
+      }
+      // Whether the entry is of this key or of another with the same hash is not worth a read: 64 bits.
+      let live = entry.expiresAt == 0 || entry.expiresAt > now
+      state.bury(key.hash, key.start, key.count, hadRow: true)
+      return live ? .done : .notFound
+    }
+    frees.release()
+    return outcome
+  }
+
+  /// Takes a key out of both tiers, whatever its state; for a set that failed.
+  package func remove(_ key: CacheKey) {
+    var frees = DeferredFrees()
+    shard(key.hash).withLock { state in
+      defer { swap(&frees, &state.hot.frees) }
+      if let item = state.hot.find(key.hash, key.start, key.count) {
+        self.forget(item, key, &state)
+      } else if self.store != nil {
+        state.bury(key.hash, key.start, key.count, hadRow: false)
+      }
+    }
+    frees.release()
+  }
+
+  private func forget(_ item: Item, _ key: CacheKey, _ state: inout ShardState) {
+    let hadRow = !item.state.isDisjoint(with: [.mayHaveRow, .inFlight])
+    state.drop(item, hash: key.hash)
+    if store != nil { state.bury(key.hash, key.start, key.count, hadRow: hadRow) }
+  }
+
+  /// Everything stored before this moment is dead, at once (`at` 0 or past) or at `at`.
+  package func flushAll(at moment: UnixSeconds, now: UnixSeconds) {
+    if moment > now {
+      flushes.withLock { $0.pendingAt = moment }
+      writeBehind?.urge(flushChanged: true)
+      return
+    }
+    // The mark: an epoch. Two flushes at once are one after the other, each with an epoch of its own.
+    flushes.withLock { flush in
+      flush.epoch += 1
+      flush.pendingAt = 0
+      for i in 0..<shardCount { applyFlush(epoch: flush.epoch, to: shards + i) }
+      // Six bits of the epoch stand in each item: before they come round, what is dead has to go.
+      if flush.epoch % 32 == 0 {
+        for i in 0..<shardCount { sweepWhole(shards + i, now: now) }
+      }
+    }
+    writeBehind?.urge(flushChanged: true)
+  }
+
+  private func applyFlush(epoch: UInt64, to shard: UnsafeMutablePointer<Shard>) {
+    var fresh = ColdIndex(maximumCount: coldIndexMaximum)
+    shard.withLock { state in
+      state.epoch = epoch
+      state.hot.epoch = UInt16(truncatingIfNeeded: epoch & 63)
+      swap(&state.cold, &fresh)
+    }
+    // The old index is unmapped here, after the lock.
+  }
+}
+
+extension StoreMode {
+  var isPrepend: Bool { if case .prepend = self { true } else { false } }
+}

@@ -1,0 +1,203 @@
+import CacheCore
+import ColdTier
+import HotTier
+import Synchronization
+
+extension TieredCache {
+  /// Records looked at per hold of a lock while room is made.
+  private static let reclaimStep = 64
+
+  /// Frees memory until the shard can be given `bytes`. nil: there may be room now, try again; else why
+  /// there is none: outOfMemory, or full (unsaved items have to be written first).
+  func makeRoom(
+    _ wanting: UnsafeMutablePointer<Shard>, bytes: Int, now: UnixSeconds
+  ) -> Outcome? {
+    if options.evictionsDisabled {
+      countOutOfMemory(wanting)
+      return .outOfMemory
+    }
+    let target = max(bytes, pool.segmentBytes)
+    var steps = 0
+    var tried = Set<Int>()
+    while pool.usedBytes + target > pool.limitBytes {
+      let number = reclaimVictim(wanting, except: tried)
+      if number < 0 {
+        let unsaved = wanting.withLock { $0.unsavedBytes > 0 }
+        if store != nil && (unsaved || tried.count > 1) && coldWritable.load(ordering: .relaxed) {
+          writeBehind!.urge()
+          writeBehind!.wakeIfUrged()
+          return .full
+        }
+        countOutOfMemory(wanting)
+        return .outOfMemory
+      }
+      var frees = DeferredFrees()
+      let step = (shards + number).withLock { state in
+        defer { swap(&frees, &state.hot.frees) }
+        return self.reclaimOnce(&state, items: Self.reclaimStep, now: now)
+      }
+      frees.release()
+      if step == .stuck { tried.insert(number) }
+      steps += 1
+      if steps > 100_000 { return .outOfMemory }
+    }
+    return nil
+  }
+
+  private func countOutOfMemory(_ shard: UnsafeMutablePointer<Shard>) {
+    shard.withLock { $0.counters.outOfMemory += 1 }
+  }
+
+  /// The shard to take memory from: the one that wants it if it has its share, else the largest.
+  private func reclaimVictim(_ wanting: UnsafeMutablePointer<Shard>, except: Set<Int>) -> Int {
+    let own = wanting - shards
+    let fair = pool.limitBytes / shardCount
+    // Read without their locks: a choice, not a decision on data.
+    if !except.contains(own) && wanting.pointee.state.hot.usedBytes >= fair { return own }
+    var best = -1
+    var most = 0
+    for i in 0..<shardCount where !except.contains(i) {
+      let used = shards[i].state.hot.usedBytes
+      if used > most {
+        most = used
+        best = i
+      }
+    }
+    return best
+  }
+
+  /// One bounded step in a shard whose lock is held.
+  func reclaimOnce(_ state: inout ShardState, items: Int, now: UnixSeconds) -> ReclaimStep {
+    let hasCold = store != nil
+    let mayDrop =
+      hasCold
+      && (!coldWritable.load(ordering: .relaxed)
+        || (options.slowDisk == .drop && state.unsavedBytes > unsavedLimitPerShard))
+    let epoch = state.hot.epoch
+    var toQueue: [UInt64] = []
+    var buried: [Tombstone] = []
+    var dropped = 0
+    var flushed = 0
+    var droppedBytes = 0
+    var demoted: UInt64 = 0
+    let step = state.hot.reclaim(
+      items, now: now, hasher: hasher,
+      unsavedMayGo: { item, hash in
+        if item.state.epoch != epoch {
+          flushed += 1
+          droppedBytes += ShardState.weight(item)
+          return true
+        }
+        if mayDrop {
+          dropped += 1
+          droppedBytes += ShardState.weight(item)
+          if !item.state.isDisjoint(with: [.mayHaveRow, .inFlight]) {
+            buried.append(Tombstone(hash: hash, key: item.key, count: item.keyLength))
+          }
+          return true
+        }
+        if !item.state.contains(.queued) {
+          item.state.insert(.queued)
+          toQueue.append(hash)
+        }
+        return false
+      },
+      evicted: { _, _ in demoted += 1 })
+    for hash in toQueue { state.unsavedQueue.push(hash) }
+    if !toQueue.isEmpty { writeBehind!.urge() }
+    state.forgetUnsaved(count: dropped + flushed, bytes: droppedBytes)
+    if dropped > 0 {
+      state.counters.droppedUnsaved += UInt64(dropped)
+      state.keepTombstones(buried, mustForget)
+    }
+    if hasCold { state.counters.demotions += demoted - UInt64(min(dropped, Int(demoted))) }
+    return step
+  }
+
+  /// As much as `items` records, to make room without leaving the lock.
+  func reclaimHere(_ state: inout ShardState, items: Int, now: UnixSeconds) {
+    if options.evictionsDisabled { return }
+    var left = items
+    while left > 0 {
+      if reclaimOnce(&state, items: min(left, 64), now: now) != .progressed { return }
+      left -= 64
+    }
+  }
+
+  // MARK: Sweeping
+
+  /// Every quarter of a second: what has expired, what is due to be flushed or demoted.
+  func runSweeper() {
+    while true {
+      let stopping = background.wait(milliseconds: 250, until: { $0.stopping }, { $0.stopping })
+      if stopping { return }
+      sweepOnce(now: clock.now())
+    }
+  }
+
+  /// One round of the sweeper; a test calls it with its own time.
+  package func sweepOnce(now: UnixSeconds) {
+    let due = flushes.withLock { $0.pendingAt != 0 && $0.pendingAt <= now }
+    if due { flushAll(at: 0, now: now) }
+    for i in 0..<shardCount { sweepStep(shards + i, now: now, steps: 2048) }
+    // A limit that was lowered while serving.
+    var rounds = 0
+    while pool.isOverLimit && rounds < 10_000 {
+      if makeRoom(shards + rounds % shardCount, bytes: 0, now: now) != nil { break }
+      rounds += 1
+    }
+  }
+
+  private func sweepStep(_ shard: UnsafeMutablePointer<Shard>, now: UnixSeconds, steps: Int) {
+    var left = steps
+    while left > 0 {
+      var frees = DeferredFrees()
+      shard.withLock { state in
+        defer { swap(&frees, &state.hot.frees) }
+        self.sweepLocked(&state, now: now, steps: 128)
+        _ = state.cold.removeExpired(now: now, from: &state.coldSweep, steps: 128)
+      }
+      frees.release()
+      left -= 128
+    }
+  }
+
+  private func sweepLocked(_ state: inout ShardState, now: UnixSeconds, steps: Int) {
+    var cursor = state.sweep
+    var goneCount = 0
+    var goneBytes = 0
+    let epoch = state.hot.epoch
+    state.hot.sweep(from: &cursor, steps: steps, now: now, hasher: hasher) { item, _ in
+      // An unsaved item that has expired still hides an older row until the writer has seen it; one of
+      // an older epoch hides nothing, all its rows are dead.
+      if item.state.contains(.unsaved) {
+        if item.state.epoch == epoch { return false }
+        goneCount += 1
+        goneBytes += ShardState.weight(item)
+      }
+      return true
+    }
+    state.forgetUnsaved(count: goneCount, bytes: goneBytes)
+    state.sweep = cursor
+  }
+
+  /// A whole pass over a shard, in short holds of its lock.
+  func sweepWhole(_ shard: UnsafeMutablePointer<Shard>, now: UnixSeconds) {
+    let before = shard.withLock { $0.sweep.passes }
+    while shard.withLock({ $0.sweep.passes }) < before + 2 {
+      sweepStep(shard, now: now, steps: 1024)
+    }
+  }
+}
+
+extension ShardState {
+  /// Tombstones that the broken file has to learn of later; beyond a bound, all of the file has to die.
+  mutating func keepTombstones(_ more: [Tombstone], _ mustForget: borrowing Atomic<Bool>) {
+    if tombstones.count + more.count > 100_000 {
+      for tombstone in more { tombstone.deallocate() }
+      mustForget.store(true, ordering: .relaxed)
+    } else {
+      tombstones.append(contentsOf: more)
+    }
+  }
+}

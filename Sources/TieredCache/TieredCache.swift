@@ -1,0 +1,384 @@
+import CacheCore
+import ColdTier
+import HotTier
+import Logging
+import Synchronization
+
+/// When an acknowledged write reaches the file.
+package enum Durability: Sendable {
+  /// Within the stated interval, whatever happens to the process.
+  case interval
+  /// Before the reply.
+  case always
+  /// When its memory is wanted, or at a clean stop.
+  case shutdown
+}
+
+/// What happens to a store when unsaved items fill their share of RAM.
+package enum SlowDiskPolicy: Sendable {
+  /// The writer of the new item waits until the file has caught up.
+  case wait
+  /// The oldest unsaved items are dropped, and counted.
+  case drop
+}
+
+package struct TieredCacheOptions: Sendable {
+  package var hotMemory = 64 << 20
+  package var threads = 4
+  package var maximumItemBytes = 1 << 20
+  package var evictionsDisabled = false
+  package var hashSeed: UInt64 = 0
+  package var clock = ServerClock()
+  package var cold: ColdOptions? = nil
+  package var durability = Durability.interval
+  package var intervalMilliseconds = 1000
+  package var slowDisk = SlowDiskPolicy.wait
+  package var readers = 2
+  package var promoteAfter = 1
+  package var startWaitMilliseconds = 500
+  /// False in tests that drive writer, readers and scan themselves, step by step.
+  package var startsThreads = true
+  package init() {}
+}
+
+/// A key of a request with its hash. Points into the request's bytes.
+package struct CacheKey {
+  package let start: UnsafeRawPointer
+  package let count: Int
+  package let hash: UInt64
+
+  @inline(__always)
+  package init(_ start: UnsafeRawPointer, _ count: Int, hasher: KeyHasher) {
+    self.start = start
+    self.count = count
+    hash = hasher.hash(start, count)
+  }
+}
+
+/// What became of an operation on a key.
+package enum Outcome {
+  /// As asked: found, stored, deleted, touched.
+  case done
+  case notFound
+  /// add of a present key, replace and its kin of an absent one.
+  case notStored
+  /// cas with another unique.
+  case exists
+  /// incr or decr of what is no number.
+  case notANumber
+  case tooLarge
+  case outOfMemory
+  /// The item is in the file: read row `sequence`, then ask again with the answer.
+  case cold(sequence: UInt64)
+  /// The start scan has not come so far as to know; ask again when it has.
+  case scanning
+  /// Unsaved items fill their share of RAM; ask again after the next commit.
+  case full
+  /// Under durability always: the file can't be written now.
+  case notDurable
+}
+
+/// The cache: the only place that knows that there are two tiers.
+package final class TieredCache: Sendable {
+  package let options: TieredCacheOptions
+  package let hasher: KeyHasher
+  package let clock: ServerClock
+  package let pool: SegmentPool
+  nonisolated(unsafe) let shards: UnsafeMutablePointer<Shard>
+  package let shardCount: Int
+  let shardMask: UInt64
+  package let logger: Logger
+  /// The most bytes of unsaved items per shard before writers wait.
+  let unsavedLimitPerShard: Int
+  let store: ColdStore?
+  package let coldReads: ColdReads?
+  let writeBehind: WriteBehind?
+  let flushes = Mutex(FlushState())
+  let background = Monitor(Background())
+  let scanProgress = Monitor(ScanProgress())
+  /// Whether the file takes writes. While it does not, unsaved items may be dropped.
+  let coldWritable = Atomic<Bool>(true)
+  /// A tombstone could not be kept while the file was broken: all that is in the file has to die
+  /// before the next row is written.
+  let mustForget = Atomic<Bool>(false)
+
+  var coldIndexMaximum: Int {
+    store == nil ? 0 : max(Int(options.cold!.limit / 64) / shardCount * 4, 1 << 16)
+  }
+
+  struct FlushState {
+    var epoch: UInt64 = 0
+    var pendingAt: UnixSeconds = 0
+  }
+  struct Background {
+    var stopping = false
+    var threads: [WorkerThread] = []
+  }
+
+  package static let maximumShards = 256
+
+  package init(_ options: TieredCacheOptions, logger: Logger) throws(ColdError) {
+    self.options = options
+    self.logger = logger
+    clock = options.clock
+    hasher = KeyHasher(seed: options.hashSeed)
+    // About four shards a thread, each with at least 4 MiB, so that each has enough to choose from.
+    var count = 1
+    while count < options.threads * 4 && count < Self.maximumShards && options.hotMemory / (count * 2) >= 4 << 20 {
+      count *= 2
+    }
+    shardCount = count
+    shardMask = UInt64(count - 1)
+    // About 64 segments a shard, of 64 KiB to 1 MiB.
+    var segment = 64 << 10
+    while segment < 1 << 20 && options.hotMemory / count / 64 >= segment * 2 { segment *= 2 }
+    pool = SegmentPool(limit: options.hotMemory, segmentBytes: segment)
+    unsavedLimitPerShard = max(min(options.hotMemory / 3, 256 << 20) / count, segment * 2)
+
+    var store: ColdStore? = nil
+    if let cold = options.cold { store = try ColdStore.open(cold, logger: logger) }
+    self.store = store
+    let firstCAS = store?.casFloor ?? 1
+    let epoch = store?.flushEpoch ?? 0
+    shards = .allocate(capacity: count)
+    let maximumHot = max(options.hotMemory / 48 / count * 4, 1 << 16)
+    for i in 0..<count {
+      var state = ShardState(
+        hot: HotShard(pool: pool, number: i, maximumCount: maximumHot),
+        cold: ColdIndex(maximumCount: store == nil ? 0 : max(Int(options.cold!.limit / 64) / count * 4, 1 << 16)),
+        firstCAS: firstCAS + UInt64(i), casStep: UInt64(count))
+      state.epoch = epoch
+      state.hot.epoch = UInt16(truncatingIfNeeded: epoch & 63)
+      if let store, store.newestSequence > 0 { state.shadow = [] }
+      (shards + i).initialize(to: Shard(state))
+    }
+    flushes.withLock {
+      $0.epoch = epoch
+      $0.pendingAt = store?.pendingFlushAt ?? 0
+    }
+    if let store {
+      coldReads = ColdReads(maximumInlineRecord: segment / 8, hasher: hasher)
+      writeBehind = WriteBehind(
+        writer: try store.makeWriter(), shardCount: count, casReservedTo: firstCAS + (1 << 32))
+    } else {
+      coldReads = nil
+      writeBehind = nil
+    }
+    if let store, options.startsThreads { try startThreads(store) }
+    if options.startsThreads {
+      spawn("sweeper") { [self] in runSweeper() }
+    }
+  }
+
+  deinit {
+    (shards).deinitialize(count: shardCount)
+    shards.deallocate()
+  }
+
+  private func startThreads(_ store: ColdStore) throws(ColdError) {
+    for i in 0..<options.readers {
+      let reader = try store.makeReader()
+      spawn("cold-reader-\(i)") { [self] in coldReads!.run(reader) }
+    }
+    spawn("cold-writer") { [self] in runWriter() }
+    if store.newestSequence > 0 {
+      let scanner = try store.makeScanner(hasher: hasher)
+      spawn("start-scan") { [self] in runScan(scanner) }
+    } else {
+      finishScan()
+    }
+    store.startCheckpointing()
+  }
+
+  func spawn(_ name: String, _ body: @escaping @Sendable () -> Void) {
+    let thread = WorkerThread(name, body)
+    background.with { $0.threads.append(thread) }
+  }
+
+  var isStopping: Bool { background.with { $0.stopping } }
+
+  /// Whether the file has rows that RAM does not know of yet.
+  package var hasColdTier: Bool { store != nil }
+
+  @inline(__always)
+  package func key(_ start: UnsafeRawPointer, _ count: Int) -> CacheKey {
+    CacheKey(start, count, hasher: hasher)
+  }
+
+  @inline(__always)
+  func shard(_ hash: UInt64) -> UnsafeMutablePointer<Shard> {
+    shards + Int(truncatingIfNeeded: hash & shardMask)
+  }
+
+  // MARK: Reading
+
+  /// Calls `body` with the item of a key, under its shard's lock: copy or pin, and leave.
+  /// `touchTo`: a new expiry for it (gat and its kin), nil = leave it.
+  /// `answer`: what the file said when a first call returned `.cold`.
+  /// Returns done, notFound, cold or scanning.
+  @inline(__always)
+  package func read(
+    _ key: CacheKey, now: UnixSeconds, touchTo: UnixSeconds? = nil, answer: ColdAnswer? = nil,
+    _ body: (Item) -> Void
+  ) -> Outcome {
+    shard(key.hash).withLock { state in
+      if let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now) {
+        state.hot.touch(item, at: now)
+        if let touchTo { self.setExpiry(item, touchTo, key.hash, &state) }
+        body(item)
+        return .done
+      }
+      return self.readBelow(key, now: now, touchTo: touchTo, answer: answer, &state, body)
+    }
+  }
+
+  /// What `read` does for a key that is not in RAM.
+  func readBelow(
+    _ key: CacheKey, now: UnixSeconds, touchTo: UnixSeconds?, answer: ColdAnswer?,
+    _ state: inout ShardState, _ body: (Item) -> Void
+  ) -> Outcome {
+    switch locateCold(key, now: now, answer: answer, &state) {
+    case .absent: return .notFound
+    case .unread(let sequence): return .cold(sequence: sequence)
+    case .unknown: return .scanning
+    case .row(let row):
+      let reads = state.cold.noteRead(key.hash)
+      state.counters.coldHits += 1
+      let keeps = touchTo != nil || (options.promoteAfter > 0 && Int(reads) >= min(options.promoteAfter, 3))
+      if keeps, let item = promote(row, key, now: now, &state) {
+        if let touchTo { setExpiry(item, touchTo, key.hash, &state) }
+        state.hot.touch(item, at: now)
+        body(item)
+        return .done
+      }
+      if touchTo != nil { return .outOfMemory }
+      body(row.item)
+      return .done
+    }
+  }
+
+  enum ColdLocation {
+    case absent
+    case unread(UInt64)
+    case unknown
+    case row(ColdAnswer)
+  }
+
+  /// Where a key that is not (or no longer) in RAM stands. A read whose index entry has changed
+  /// meanwhile is discarded: the row has to be read that the index names now.
+  func locateCold(
+    _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer?, _ state: inout ShardState
+  ) -> ColdLocation {
+    if store == nil { return .absent }
+    // An item in RAM that is dead but not yet gone hides whatever lies below.
+    if state.hot.find(key.hash, key.start, key.count) != nil { return .absent }
+    guard let entry = state.cold.find(key.hash) else {
+      if state.isScanning && !state.shadow!.contains(key.hash) { return .unknown }
+      return .absent
+    }
+    guard let answer, answer.hash == key.hash else {
+      if entry.expiresAt != 0 && entry.expiresAt <= now { return .absent }
+      return .unread(entry.sequence)
+    }
+    if answer.sequence != entry.sequence {
+      state.counters.coldStale += 1
+      return .unread(entry.sequence)
+    }
+    if answer.hasFailed { return .absent }
+    if !answer.wasFound {
+      // The row is gone or damaged: nothing of it is ever served.
+      state.cold.remove(key.hash)
+      state.tombstones.append(Tombstone(hash: key.hash, key: key.start, count: key.count))
+      return .absent
+    }
+    guard answer.item.hasKey(key.start, key.count) else { return .absent }  // two keys of one hash
+    let expiry = answer.item.expiresAt
+    if expiry != 0 && expiry <= now { return .absent }
+    return .row(answer)
+  }
+
+  /// Copies a row into RAM as a clean item; its index entry stays. nil if there is no room at once
+  /// (promotion never makes a reader wait).
+  func promote(
+    _ answer: ColdAnswer, _ key: CacheKey, now: UnixSeconds, _ state: inout ShardState
+  ) -> Item? {
+    let row = answer.item
+    let bytes = row.recordBytes
+    if row.isLarge && !pool.reserve(row.block.byteCount) { return nil }
+    var room = state.hot.allocate(bytes, now: now)
+    if room == nil {
+      reclaimHere(&state, items: 256, now: now)
+      room = state.hot.allocate(bytes, now: now)
+    }
+    guard let item = room else {
+      if row.isLarge { pool.unreserve(row.block.byteCount) }
+      return nil
+    }
+    item.copyRecord(from: row, bytes)
+    if row.isLarge { row.block.retain() }
+    item.lastAccess = now
+    item.state = ItemState(rawValue: item.state.rawValue | ItemState.mayHaveRow.rawValue)
+      .with(epoch: state.hot.epoch)
+    state.hot.link(item, hash: key.hash)
+    state.counters.promotions += 1
+    return item
+  }
+
+  func setExpiry(_ item: Item, _ expiry: UnixSeconds, _ hash: UInt64, _ state: inout ShardState) {
+    if item.expiresAt == expiry { return }
+    item.expiresAt = expiry
+    changed(item, hash, &state)
+  }
+
+  /// The item in RAM is newer than whatever the file holds.
+  func changed(_ item: Item, _ hash: UInt64, _ state: inout ShardState) {
+    guard store != nil else { return }
+    if state.cold.remove(hash) { item.state.insert(.mayHaveRow) }
+    let before = item.state
+    if before.contains(.inFlight) { item.state.insert(.mayHaveRow) }
+    if state.isScanning {
+      state.shadow!.insert(hash)
+      item.state.insert(.mayHaveRow)
+    }
+    if options.durability == .shutdown && item.state.contains(.mayHaveRow) {
+      // Nothing will be written soon: the old row has to die now.
+      state.tombstones.append(Tombstone(hash: hash, key: item.key, count: item.keyLength))
+      item.state.remove(.mayHaveRow)
+    }
+    state.markUnsaved(item, hash: hash, queue: options.durability != .shutdown)
+    if state.unsavedBytes > unsavedLimitPerShard / 2 { writeBehind!.urge() }
+  }
+
+  /// Brings the index line of a key near the processor. No lock: what it reads may be out of date, and
+  /// is only ever a hint.
+  @inline(__always)
+  package func prefetchIndex(_ hash: UInt64) {
+    shard(hash).pointee.state.hot.index.prefetchSlot(hash)
+  }
+
+  /// The same for the item; wants `prefetchIndex` to have been called some time before.
+  @inline(__always)
+  package func prefetchItem(_ hash: UInt64) {
+    shard(hash).pointee.state.hot.prefetchItem(hash)
+  }
+}
+
+/// A shard and its lock, at a fixed address. Only `withLock` may change the state.
+package struct Shard: ~Copyable {
+  let lock = Mutex<Void>(())
+  var state: ShardState
+
+  init(_ state: consuming ShardState) { self.state = state }
+}
+
+extension UnsafeMutablePointer where Pointee == Shard {
+  @inline(__always)
+  func withLock<Result>(_ body: (inout ShardState) -> Result) -> Result {
+    pointee.lock._unsafeLock()
+    defer { pointee.lock._unsafeUnlock() }
+    return body(&pointee.state)
+  }
+}
+
+/// A large value, counted by references; whoever sends it holds one.
+package typealias PinnedValue = LargeBlock

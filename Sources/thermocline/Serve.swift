@@ -1,0 +1,291 @@
+import ArgumentParser
+import Glibc
+import Logging
+import Server
+import Settings
+
+/// The server: memcached's options and our own.
+struct Serve: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "serve", abstract: "Serve the memcached protocol (the default).")
+
+  @Option(
+    name: [.customShort("p"), .customLong("port")], help: "TCP port; 0 = none, -1 = any free one (default 11211)")
+  var port: String?
+  @Option(
+    name: [.customShort("l"), .customLong("listen")], help: "addresses to listen on, with commas between (default: all)"
+  )
+  var listen: [String] = []
+  @Option(name: [.customShort("s"), .customLong("unix-socket")], help: "path of a unix socket; no TCP then")
+  var unixSocket: String?
+  @Option(name: [.customShort("a"), .customLong("unix-mask")], help: "mode of the unix socket, octal (default 700)")
+  var unixMask: String?
+  @Option(name: [.customShort("m"), .customLong("memory-limit")], help: "RAM for items, in MiB (default 64)")
+  var memory: String?
+  @Option(name: [.customShort("c"), .customLong("conn-limit")], help: "most connections (default 1024)")
+  var connections: String?
+  @Option(name: [.customShort("t"), .customLong("threads")], help: "worker threads (default 4)")
+  var threads: String?
+  @Option(name: [.customShort("I"), .customLong("max-item-size")], help: "largest item (default 1m)")
+  var maximumItemSize: String?
+  @Option(name: [.customShort("R"), .customLong("max-reqs-per-event")], help: "requests per turn of a connection")
+  var requestsPerEvent: String?
+  @Option(
+    name: [.customShort("b"), .customLong("listen-backlog")], help: "connections waiting to be accepted (default 1024)")
+  var backlog: String?
+  @Option(name: [.customShort("u"), .customLong("user")], help: "user to become after binding (only as root)")
+  var user: String?
+  @Option(name: [.customShort("P"), .customLong("pidfile")], help: "file for the process id")
+  var pidFile: String?
+  @Option(name: [.customShort("U"), .customLong("udp-port")], help: "only 0: UDP is not available in this version")
+  var udpPort: String?
+  @Option(name: [.customShort("B"), .customLong("protocol")], help: "ascii or auto")
+  var binding: String?
+  @Option(name: [.customShort("o"), .customLong("extended")], help: "memcached's further options: a=b,c")
+  var extended: [String] = []
+  @Option(
+    name: [.customShort("e"), .customLong("memory-file")], help: "a restartable cache: the file of the cold tier")
+  var memoryFile: String?
+  @Option(name: [.customShort("f"), .customLong("slab-growth-factor")], help: .hidden)
+  var growthFactor: String?
+  @Option(name: [.customShort("n"), .customLong("slab-min-size")], help: .hidden)
+  var minimumChunk: String?
+  @Option(name: [.customShort("N"), .customLong("napi-ids")], help: .hidden)
+  var napiIDs: String?
+  @Option(name: [.customShort("D")], help: .hidden)
+  var statsPrefix: String?
+  @Option(name: [.customShort("Y"), .customLong("auth-file")], help: .hidden)
+  var authFile: String?
+  @Flag(name: [.customShort("S"), .customLong("enable-sasl")], help: .hidden)
+  var sasl = false
+  @Flag(name: [.customShort("Z"), .customLong("enable-ssl")], help: .hidden)
+  var tls = false
+  @Flag(name: [.customShort("L"), .customLong("enable-largepages")], help: .hidden)
+  var largePages = false
+  @Flag(name: [.customShort("k"), .customLong("lock-memory")], help: .hidden)
+  var lockMemory = false
+  @Flag(name: [.customShort("r"), .customLong("enable-coredumps")], help: .hidden)
+  var coreDumps = false
+  @Flag(name: [.customShort("A"), .customLong("enable-shutdown")], help: .hidden)
+  var shutdownCommand = false
+  @Flag(name: [.customShort("X"), .customLong("disable-dumping")], help: .hidden)
+  var noDumps = false
+  @Flag(name: [.customShort("W"), .customLong("disable-watch")], help: .hidden)
+  var noWatch = false
+  @Flag(
+    name: [.customShort("M"), .customLong("disable-evictions")],
+    help: "an error instead of an eviction when memory is full")
+  var noEvictions = false
+  @Flag(name: [.customShort("C"), .customLong("disable-cas")], help: "accepted; CAS costs nothing here and stays on")
+  var noCAS = false
+  @Flag(name: [.customShort("F"), .customLong("disable-flush-all")], help: "refuse flush_all")
+  var noFlush = false
+  @Flag(name: [.customShort("d"), .customLong("daemon")], help: "run in the background")
+  var daemon = false
+  @Flag(name: [.customShort("v"), .customLong("verbose")], help: "more messages; -vv, -vvv still more")
+  var verbose: Int
+
+  @Option(
+    name: .customLong("config"),
+    help: "settings in YAML; the command line wins over the file, the file over the environment")
+  var config: String?
+  @Option(
+    name: .customLong("cold-path"),
+    help: "file of the cold tier (default: thermocline-<port>.db in the state directory)")
+  var coldPath: String?
+  @Flag(name: .customLong("no-cold"), help: "RAM only")
+  var noCold = false
+  @Option(name: .customLong("cold-limit"), help: "most that the file and its WAL take (default 1GiB)")
+  var coldLimit: String?
+  @Option(name: .customLong("durability"), help: "interval, always or shutdown")
+  var durability: String?
+  @Option(name: .customLong("durability-interval"), help: "most that a crash may cost (default 1s)")
+  var interval: String?
+  @Option(
+    name: .customLong("promote-after"), help: "cold reads before an item is kept in RAM again (default 1; 0 = never)")
+  var promoteAfter: String?
+
+  func run() throws {
+    let settings: Settings
+    do {
+      settings = try self.settings(environment: environment())
+    } catch let error as SettingsError {
+      complain(error.description)
+      throw ExitCode(78)
+    }
+    let level: Logger.Level = [.notice, .info, .debug, .trace][min(settings.verbosity, 3)]
+    LoggingSystem.bootstrap { label in
+      var handler = StreamLogHandler.standardError(label: label)
+      handler.logLevel = level
+      return handler
+    }
+    let logger = Logger(label: "thermocline")
+    for option in settings.withoutMeaningHere { logger.info("\(option) has no meaning here") }
+    do {
+      if settings.daemonize { try becomeDaemon() }
+      if let cold = settings.cold { makeStateDirectory(of: cold.path, given: coldPath != nil) }
+      let status = try serve(settings, logger: logger) {
+        if let user = settings.user { try become(user) }
+        if let pidFile = settings.pidFile { try writePID(to: pidFile) }
+      }
+      if let pidFile = settings.pidFile { unlink(pidFile) }
+      if status != 0 { throw ExitCode(status) }
+    } catch let code as ExitCode {
+      throw code
+    } catch {
+      complain("\(error)")
+      throw ExitCode(1)
+    }
+  }
+
+  /// Environment, file and command line, the later over the earlier.
+  func settings(environment: [String: String]) throws -> Settings {
+    var draft = Draft()
+    try draft.read(environment: environment)
+    if let config {
+      guard let text = readFile(config) else {
+        throw SettingsError("--config: can't read \(config): \(String(cString: strerror(errno)))")
+      }
+      try draft.read(yaml: text, name: config)
+    }
+    try readCommandLine(into: &draft)
+    var settings = try draft.finished(environment: environment)
+    if daemon { settings.daemonize = true }
+    settings.verbosity = max(settings.verbosity, min(verbose, 3))
+    settings.withoutMeaningHere = try withoutMeaning()
+    return settings
+  }
+
+  private func readCommandLine(into draft: inout Draft) throws {
+    func set(_ key: String, _ value: String?, _ option: String) throws {
+      if let value { try draft.set(key, value, origin: option) }
+    }
+    try set("port", port == "-1" ? "0" : port, "-p")
+    if !listen.isEmpty { try set("listen", listen.joined(separator: ","), "-l") }
+    try set("unix-socket", unixSocket, "-s")
+    try set("unix-mask", unixMask, "-a")
+    if let memory {
+      guard let mebibytes = Int(memory), mebibytes > 0, mebibytes < 1 << 30 else {
+        throw SettingsError("-m: '\(memory)' is not allowed: a whole number of MiB, at least 1")
+      }
+      try set("hot.memory", "\(mebibytes)m", "-m")
+    }
+    try set("max-connections", connections, "-c")
+    try set("threads", threads, "-t")
+    try set("hot.max-item-size", maximumItemSize, "-I")
+    try set("requests-per-event", requestsPerEvent, "-R")
+    try set("backlog", backlog, "-b")
+    try set("user", user, "-u")
+    try set("pid-file", pidFile, "-P")
+    if noEvictions { try set("hot.no-evictions", "true", "-M") }
+    if noCAS { try set("disable-cas", "true", "-C") }
+    if noFlush { try set("disable-flush-all", "true", "-F") }
+    try set("cold.path", memoryFile, "-e")
+    for option in extendedOptions() where option.name == "ext_path" {
+      let parts = option.value.split(separator: ":", maxSplits: 1).map(String.init)
+      guard parts.count == 2 else { throw SettingsError("-o ext_path=\(option.value): expected FILE:SIZE") }
+      try set("cold.path", parts[0], "-o ext_path")
+      try set("cold.limit", parts[1], "-o ext_path")
+    }
+    for option in extendedOptions() where option.name == "idle_timeout" {
+      try set("idle-timeout", option.value, "-o idle_timeout")
+    }
+    try set("cold.path", coldPath, "--cold-path")
+    if noCold { try set("cold.enabled", "false", "--no-cold") }
+    try set("cold.limit", coldLimit, "--cold-limit")
+    try set("cold.durability", durability, "--durability")
+    try set("cold.interval", interval, "--durability-interval")
+    try set("cold.promotion.reads", promoteAfter, "--promote-after")
+    try refuseWhatIsNotThere()
+  }
+
+  private func extendedOptions() -> [(name: String, value: String)] {
+    extended.flatMap { $0.split(separator: ",") }.map { option in
+      let parts = option.split(separator: "=", maxSplits: 1).map(String.init)
+      return (parts[0], parts.count > 1 ? parts[1] : "")
+    }
+  }
+
+  /// What would make the server less safe, or other than asked, if it were passed over.
+  private func refuseWhatIsNotThere() throws {
+    if tls { throw SettingsError("-Z: TLS is not available in this version") }
+    if sasl { throw SettingsError("-S: SASL is not available in this version") }
+    if authFile != nil { throw SettingsError("-Y: authentication is not available in this version") }
+    if let udpPort, udpPort != "0" {
+      throw SettingsError("-U: '\(udpPort)' is not allowed: UDP is not available in this version, only 0")
+    }
+    if let binding, !["ascii", "auto"].contains(binding) {
+      throw SettingsError("-B: '\(binding)' is not allowed: ascii or auto (binary is not available in this version)")
+    }
+    if shutdownCommand { throw SettingsError("-A: the shutdown command is not available in this version") }
+    for option in extendedOptions() where !Self.knownExtended.contains(option.name) {
+      throw SettingsError("-o: there is no option '\(option.name)'")
+    }
+  }
+
+  /// memcached's -o options that are taken in: each has a meaning here, or is reported as having none.
+  private static let knownExtended: Set<String> = [
+    "maxconns_fast", "no_maxconns_fast", "hashpower", "tail_repair_time", "hash_algorithm", "lru_crawler",
+    "no_lru_crawler", "lru_crawler_sleep", "lru_crawler_tocrawl", "lru_maintainer", "no_lru_maintainer",
+    "hot_lru_pct", "warm_lru_pct", "hot_max_factor", "warm_max_factor", "temporary_ttl", "idle_timeout",
+    "watcher_logbuf_size", "worker_logbuf_size", "slab_sizes", "slab_chunk_max", "track_sizes",
+    "no_inline_ascii_resp", "inline_ascii_resp", "modern", "no_modern", "no_hashexpand", "no_slab_reassign",
+    "slab_reassign", "slab_automove", "no_slab_automove", "slab_automove_ratio", "slab_automove_window",
+    "slab_automove_freeratio", "resp_obj_mem_limit", "read_buf_mem_limit", "no_lru_bumps", "relaxed_privileges",
+    "drop_privileges", "no_drop_privileges", "ext_path", "ext_page_size", "ext_page_count", "ext_wbuf_size",
+    "ext_threads", "ext_io_depth", "ext_item_size", "ext_item_age", "ext_low_ttl", "ext_recache_rate",
+    "ext_compact_under", "ext_drop_under", "ext_max_sleep", "ext_max_frag", "ext_drop_unread",
+  ]
+
+  private func withoutMeaning() throws -> [String] {
+    var list: [String] = []
+    func note(_ given: Bool, _ option: String) { if given { list.append(option) } }
+    note(growthFactor != nil, "-f")
+    note(minimumChunk != nil, "-n")
+    note(napiIDs != nil, "-N")
+    note(statsPrefix != nil, "-D")
+    note(largePages, "-L")
+    note(lockMemory, "-k")
+    note(coreDumps, "-r")
+    note(noDumps, "-X")
+    note(noWatch, "-W")
+    note(requestsPerEvent != nil, "-R")
+    note(noCAS, "-C")
+    for option in extendedOptions() where !["ext_path", "idle_timeout"].contains(option.name) {
+      list.append("-o \(option.name)")
+    }
+    return list
+  }
+}
+
+/// One line for the operator.
+func complain(_ text: String) {
+  var line = "thermocline: \(text)\n"
+  line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
+}
+
+func environment() -> [String: String] {
+  var result: [String: String] = [:]
+  var entry = environ
+  while let variable = entry.pointee {
+    let parts = String(cString: variable).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+    if parts.count == 2 { result[String(parts[0])] = String(parts[1]) }
+    entry += 1
+  }
+  return result
+}
+
+/// A whole text file; nil with errno if it can't be read.
+func readFile(_ path: String) -> String? {
+  guard let file = fopen(path, "r") else { return nil }
+  defer { fclose(file) }
+  var bytes: [UInt8] = []
+  var buffer = [UInt8](repeating: 0, count: 65536)
+  while true {
+    let count = fread(&buffer, 1, buffer.count, file)
+    if count == 0 { break }
+    bytes += buffer[..<count]
+  }
+  if ferror(file) != 0 { return nil }
+  return String(decoding: bytes, as: UTF8.self)
+}

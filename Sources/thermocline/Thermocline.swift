@@ -1,0 +1,67 @@
+import ArgumentParser
+import Glibc
+import Server
+import Settings
+
+let versionLine = "memcached 1.6.45 (thermocline \(serverVersion))"
+
+/// The program: `thermocline [options]` serves, as memcached does; sub-commands do the rest.
+@main
+struct Thermocline: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "thermocline",
+    abstract: "A cache server that speaks the memcached protocol and keeps what it knows over a restart.",
+    version: versionLine,
+    subcommands: [Serve.self, CheckConfig.self],
+    defaultSubcommand: Serve.self)
+
+  static func main() {
+    let arguments = Getopt.separated(Array(CommandLine.arguments.dropFirst()))
+    if arguments.contains("-V") || arguments.contains("--version") {
+      print(versionLine)
+      return
+    }
+    if arguments == ["-h"] || arguments == ["--help"] || arguments == ["-i"] {
+      print(versionLine)
+      print(Serve.helpMessage(columns: 100))
+      print("\nOther commands:\n  check-config <file>     say whether a config file is acceptable")
+      return
+    }
+    do {
+      var command = try Thermocline.parseAsRoot(arguments)
+      try command.run()
+    } catch let code as ExitCode {
+      Glibc.exit(code.rawValue)
+    } catch {
+      let code = Thermocline.exitCode(for: error)
+      if code == .success { Thermocline.exit(withError: error) }
+      // One line that names the option; the usage is for those who ask with -h.
+      complain("\(Thermocline.message(for: error)) (-h lists the options)")
+      Glibc.exit(78)
+    }
+  }
+}
+
+/// Says what `--config` would say, without serving.
+struct CheckConfig: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "check-config", abstract: "Say whether a config file is acceptable.")
+
+  @Argument(help: "the file")
+  var file: String
+
+  func run() throws {
+    do throws(SettingsError) {
+      guard let text = readFile(file) else {
+        throw SettingsError("can't read \(file): \(String(cString: strerror(errno)))")
+      }
+      var draft = Draft()
+      try draft.read(yaml: text, name: file)
+      _ = try draft.finished(environment: environment())
+    } catch {
+      complain(error.description)
+      throw ExitCode(78)
+    }
+    print("\(file): acceptable")
+  }
+}

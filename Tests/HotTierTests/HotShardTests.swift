@@ -1,0 +1,204 @@
+import CacheCore
+import Testing
+
+@testable import HotTier
+
+/// A generator whose runs can be repeated.
+struct Seeded: RandomNumberGenerator {
+  var state: UInt64
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var x = state
+    x = (x ^ (x >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    x = (x ^ (x >> 27)) &* 0x94d0_49bb_1331_11eb
+    return x ^ (x >> 31)
+  }
+}
+
+@Suite struct HotIndexTests {
+  @Test func itAgreesWithADictionaryOverRandomInsertionsAndRemovals() {
+    var random = Seeded(state: 1)
+    var index = HotIndex(maximumCount: 200_000)
+    var model: [UInt64: UInt64] = [:]  // hash -> place
+    var place: UInt64 = 8
+    for step in 0..<200_000 {
+      // Few distinct tags, so that equal tags and long clusters are met.
+      let hash = random.next() & 0xffff_f000_0000_0fff
+      if let known = model[hash] {
+        let slot = index.find(hash) { $0 == known }
+        #expect(slot >= 0)
+        if random.next() & 1 == 0 {
+          index.remove(at: slot)
+          model[hash] = nil
+        } else {
+          place += 1
+          index.setPlace(place, at: slot)
+          model[hash] = place
+        }
+      } else {
+        place += 1
+        index.insert(hash, place: place)
+        model[hash] = place
+      }
+      if step % 50_000 == 0 { #expect(index.count == model.count) }
+    }
+    #expect(index.count == model.count)
+    for (hash, place) in model {
+      #expect(index.find(hash) { $0 == place } >= 0)
+    }
+    #expect(index.find(0x1234_5678) { _ in true } < 0)
+  }
+}
+
+@Suite struct HotShardTests {
+  let hasher = KeyHasher(seed: 7)
+
+  private func shard(limit: Int) -> HotShard {
+    HotShard(pool: SegmentPool(limit: limit, segmentBytes: 64 << 10), number: 1, maximumCount: 1 << 16)
+  }
+
+  /// Stores a value of `length` bytes under a key made of `number`; false if there was no room.
+  private func put(
+    _ shard: inout HotShard, _ number: Int, length: Int, now: UnixSeconds, expiresAt: UnixSeconds = 0
+  ) -> Bool {
+    let key = Array("key-\(number)".utf8)
+    return key.withUnsafeBytes { key in
+      let hash = hasher.hash(key.baseAddress!, key.count)
+      if let old = shard.find(hash, key.baseAddress!, key.count) { shard.unlink(old, hash: hash) }
+      let suffix = Item.suffixBytes(flags: 5, valueLength: length)
+      let bytes = Item.recordBytes(
+        keyLength: key.count, suffixLength: suffix, valueLength: length, large: false)
+      var item = shard.allocate(bytes, now: now)
+      var rounds = 0
+      while item == nil && rounds < 1000 {
+        if reclaim(&shard, now: now) == .stuck { return false }
+        item = shard.allocate(bytes, now: now)
+        rounds += 1
+      }
+      guard let item else { return false }
+      item.fillHeader(
+        keyLength: key.count, suffixLength: suffix, valueLength: length, large: false,
+        attributes: ItemAttributes(flags: 5, expiresAt: expiresAt, cas: 1))
+      item.key.copyMemory(from: key.baseAddress!, byteCount: key.count)
+      item.writeSuffix()
+      item.terminateValue()
+      item.value.initializeMemory(as: UInt8.self, repeating: UInt8(truncatingIfNeeded: number), count: length)
+      shard.link(item, hash: hash)
+      return true
+    }
+  }
+
+  private func reclaim(_ shard: inout HotShard, now: UnixSeconds) -> ReclaimStep {
+    shard.reclaim(64, now: now, hasher: hasher, unsavedMayGo: { _, _ in false }, evicted: { _, _ in })
+  }
+
+  private func get(_ shard: inout HotShard, _ number: Int, now: UnixSeconds) -> Int? {
+    let key = Array("key-\(number)".utf8)
+    return key.withUnsafeBytes { key in
+      let hash = hasher.hash(key.baseAddress!, key.count)
+      guard let item = shard.find(hash, key.baseAddress!, key.count), shard.isLive(item, at: now) else {
+        return nil
+      }
+      shard.touch(item, at: now)
+      let length = item.valueLength
+      for i in 0..<length where item.value.load(fromByteOffset: i, as: UInt8.self) != UInt8(truncatingIfNeeded: number)
+      {
+        return -1
+      }
+      return length
+    }
+  }
+
+  /// What must hold after any operation: accounts agree with a walk, every linked record is in the index.
+  private func checkInvariants(_ shard: inout HotShard) {
+    var items = 0
+    var bytes = 0
+    shard.forEach { item in
+      items += 1
+      bytes += item.recordBytes
+    }
+    #expect(items == shard.counters.items)
+    #expect(items == shard.index.count)
+    #expect(bytes == shard.counters.liveBytes)
+  }
+
+  @Test func aStoredItemIsFoundWithItsBytes() {
+    var shard = shard(limit: 1 << 20)
+    #expect(put(&shard, 1, length: 100, now: 10))
+    #expect(put(&shard, 2, length: 0, now: 10))
+    #expect(get(&shard, 1, now: 11) == 100)
+    #expect(get(&shard, 2, now: 11) == 0)
+    #expect(get(&shard, 3, now: 11) == nil)
+    checkInvariants(&shard)
+  }
+
+  @Test func memoryStaysWithinTheLimitAndWhatIsReadSurvives() {
+    var shard = shard(limit: 1 << 20)
+    let limit = shard.pool.limitBytes
+    for number in 0..<20_000 {
+      #expect(put(&shard, number, length: 100, now: 10))
+      // Ten keys are read all the time.
+      if number % 10 == 0 { for hot in 0..<10 { _ = get(&shard, hot, now: 10) } }
+      #expect(shard.pool.usedBytes <= limit + 2 * shard.pool.segmentBytes)
+    }
+    for hot in 0..<10 { #expect(get(&shard, hot, now: 10) == 100) }
+    #expect(shard.counters.evictions > 10_000)
+    checkInvariants(&shard)
+  }
+
+  @Test func sizesMayChangeCompletely() {
+    var shard = shard(limit: 1 << 20)
+    for length in [30, 1000, 7000, 30] {
+      for number in 0..<5_000 { #expect(put(&shard, number, length: length, now: 10)) }
+      #expect(shard.counters.liveBytes > 600 << 10 || length == 30)
+      checkInvariants(&shard)
+    }
+  }
+
+  @Test func anUnsavedItemNeverGoes() {
+    var shard = shard(limit: 1 << 20)
+    #expect(put(&shard, 0, length: 100, now: 10))
+    shard.forEach { $0.state.insert(.unsaved) }
+    for number in 1..<20_000 { #expect(put(&shard, number, length: 100, now: 10)) }
+    #expect(get(&shard, 0, now: 10) == 100)
+    checkInvariants(&shard)
+  }
+
+  @Test func theSweepFindsWhatHasExpiredAndGivesSegmentsBack() {
+    var shard = shard(limit: 4 << 20)
+    for number in 0..<10_000 { #expect(put(&shard, number, length: 200, now: 10, expiresAt: 20)) }
+    let before = shard.pool.usedBytes
+    var cursor = SweepCursor()
+    for _ in 0..<1000 {
+      shard.sweep(from: &cursor, steps: 100, now: 20, hasher: hasher, mayDrop: { _, _ in true })
+    }
+    #expect(shard.counters.items == 0)
+    #expect(shard.counters.expired == 10_000)
+    #expect(shard.pool.usedBytes < before / 4)
+    checkInvariants(&shard)
+  }
+
+  @Test func randomOperationsAgreeWithAModelThatForgets() {
+    for seed in 1...5 as ClosedRange<UInt64> {
+      var random = Seeded(state: seed)
+      var shard = shard(limit: 1 << 20)
+      var model: [Int: Int] = [:]
+      var now: UnixSeconds = 100
+      for step in 0..<20_000 {
+        let number = Int(random.next() % 3000)
+        switch random.next() % 10 {
+        case 0..<4:
+          let length = Int(random.next() % 2000)
+          #expect(put(&shard, number, length: length, now: now))
+          model[number] = length
+        case 4..<9:
+          // Evicted is allowed, anything but the newest value is not.
+          if let found = get(&shard, number, now: now) { #expect(found == model[number]) }
+        default: now += 1
+        }
+        if step % 500 == 0 { checkInvariants(&shard) }
+      }
+      checkInvariants(&shard)
+    }
+  }
+}

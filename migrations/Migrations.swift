@@ -1,0 +1,8 @@
+/// The schema's versions, in order: number n brings a file from user_version n - 1 to n. Never edited
+/// after a release.
+package enum Migrations {
+  /// SQL text of each version, the first being version 1.
+  package static let all: [String] = [text(PackageResources.m0001_create_items_sql)]
+
+  private static func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
+}
