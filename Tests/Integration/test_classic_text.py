@@ -161,7 +161,7 @@ CASES: dict[str, list[bytes]] = {
                            *lines("delete a 0 noreply", "get a"), put("a", "x"),
                            *lines("delete a noreply", "get a", "delete a noreply")],
     "touch": [put("a", "x"), *lines("touch a 0", "touch b 0", "touch a 100", "get a", "touch a -1", "get a"),
-              put("a", "x"), *lines("touch a 0 noreply", "touch b 0 noreply", "touch a abc", "touch a 1 2",
+              put("a", "x"), *lines("touch a 0 noreply", "touch b 0 noreply", "touch a abc", "touch a 100 2",
                                     "get a", "touch a -1 noreply", "get a")],
     "gat and gats": [put("a", "x", flags=4), put("b", "y"), *lines(
         "gat 100 a", "gats 100 a", "gat 100 a b c", "gats 100 c b a", "gat 0 c", "gat -1 a", "get a b",
