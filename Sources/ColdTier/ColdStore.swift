@@ -66,6 +66,13 @@ package final class ColdStore: Sendable {
     let lock = try lockFile(options.path)
     do throws(ColdError) {
       try makeFile(options.path)
+      if !looksLikeADatabase(options.path) {
+        let name = setAside(options.path)
+        logger.warning(
+          "the cold tier's file is no database and was renamed; an empty one is begun",
+          metadata: ["renamed-to": "\(name)"])
+        return try ColdStore(options, logger: logger, lock: lock, renamed: name)
+      }
       do throws(ColdError) {
         return try ColdStore(options, logger: logger, lock: lock, renamed: nil)
       } catch .damaged(let error) {
@@ -191,6 +198,20 @@ package final class ColdStore: Sendable {
     let descriptor = Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
     if descriptor < 0 { throw .cannotOpen(path: path, reason: String(cString: strerror(errno))) }
     Glibc.close(descriptor)
+  }
+
+  /// An empty file, or one that begins as SQLite's do. SQLite itself takes a file shorter than its header
+  /// for an empty one, and would write over it.
+  private static func looksLikeADatabase(_ path: String) -> Bool {
+    if size(path) == 0 { return true }
+    let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+    if descriptor < 0 { return true }  // the opening that follows says why
+    defer { Glibc.close(descriptor) }
+    return withUnsafeTemporaryAllocation(byteCount: 100, alignment: 1) { header in
+      let magic: StaticString = "SQLite format 3"
+      return Glibc.read(descriptor, header.baseAddress!, 100) == 100
+        && memcmp(header.baseAddress!, magic.utf8Start, 16) == 0
+    }
   }
 
   /// Renames a damaged file and what belongs to it; returns its new name.

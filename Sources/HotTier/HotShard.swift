@@ -419,10 +419,10 @@ package struct HotShard: ~Copyable {
   }
 
   /// A bounded step of a sweep over the whole shard that finds what has expired without its being read.
-  /// `cursor`: where the last step ended; any value is safe. `expired` is asked for each dead item that
-  /// is not needed any more and may not change the shard; true = unlink it.
+  /// `cursor`: where the last step ended; any value is safe. `mayDrop` is asked for each item that is dead,
+  /// or was not used since `idleSince`, and may not change the shard; true = unlink it.
   package mutating func sweep(
-    from cursor: inout SweepCursor, steps: Int, now: UnixSeconds, hasher: KeyHasher,
+    from cursor: inout SweepCursor, steps: Int, now: UnixSeconds, idleSince: UnixSeconds = 0, hasher: KeyHasher,
     mayDrop: (Item, UInt64) -> Bool
   ) {
     var left = steps
@@ -445,11 +445,15 @@ package struct HotShard: ~Copyable {
         let item = Item(start + cursor.offset)
         cursor.offset += item.recordBytes
         left -= 1
-        if item.state.contains(.linked) && !isLive(item, at: now) {
+        if !item.state.contains(.linked) { continue }
+        let dead = !isLive(item, at: now)
+        if dead || item.lastAccess < idleSince {
           let hash = hasher.hash(item.key, item.keyLength)
           if mayDrop(item, hash) {
-            counters.expired += 1
-            if !item.state.contains(.fetched) { counters.expiredUnfetched += 1 }
+            if dead {
+              counters.expired += 1
+              if !item.state.contains(.fetched) { counters.expiredUnfetched += 1 }
+            }
             let lastOfSegment = Int(head(segment).pointee.live) == item.recordBytes
             unlink(item, hash: hash)
             if lastOfSegment { break }

@@ -120,7 +120,7 @@ package func parseTextLine(
   while p < end {
     let byte = p.load(as: UInt8.self)
     if byte == 32 { break }
-    if shift == 64 { return parseRare(line, end) }
+    if shift == 64 || byte == 0 { return parseRare(line, end) }
     word |= UInt64(byte) << shift
     shift += 8
     p += 1
@@ -366,13 +366,15 @@ package enum DeltaResult: Equatable {
 package func applyDelta(
   _ value: UnsafeRawBufferPointer, _ delta: UInt64, increment: Bool
 ) -> DeltaResult {
+  // A zero byte ends a number too.
   func isSpace(_ byte: UInt8) -> Bool { byte == 32 || (9...13).contains(byte) }
+  func ends(_ byte: UInt8) -> Bool { byte == 0 || isSpace(byte) }
   var start = 0
   while start < value.count && isSpace(value[start]) { start += 1 }
   var end = start
   if end < value.count && (value[end] == 43 || value[end] == 45) { end += 1 }
   while end < value.count && (48...57).contains(value[end]) { end += 1 }
-  if end < value.count && !isSpace(value[end]) { return .notANumber }
+  if end < value.count && !ends(value[end]) { return .notANumber }
   guard let base = value.baseAddress, end > start else { return .notANumber }
   // strtoull takes any count of leading zeros.
   var digits = start + (value[start] == 43 || value[start] == 45 ? 1 : 0)

@@ -3,6 +3,8 @@ import Glibc
 /// Why a socket could not be opened; one line for the operator.
 package struct ListenError: Error, CustomStringConvertible {
   package let description: String
+  /// The setting itself is wrong, wherever the server were started.
+  package var isConfiguration = false
 }
 
 /// Sockets on which the server accepts connections.
@@ -24,7 +26,8 @@ func openTCP(host: String?, port: Int, backlog: Int32) throws(ListenError) -> [L
   let status = getaddrinfo(host, String(port), &hints, &found)
   if status != 0 {
     throw ListenError(
-      description: "can't resolve the address to listen on '\(host ?? "*")': \(String(cString: gai_strerror(status)))")
+      description: "can't resolve the address to listen on '\(host ?? "*")': \(String(cString: gai_strerror(status)))",
+      isConfiguration: true)
   }
   defer { freeaddrinfo(found) }
   var listeners: [Listener] = []

@@ -71,6 +71,7 @@ private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   options.maximumItemBytes = settings.maximumItemSize
   options.evictionsDisabled = settings.evictionsDisabled
   options.hashSeed = UInt64.random(in: .min ... .max)
+  options.demoteAfterSeconds = settings.demoteAfter.map { UInt32(clamping: $0) }
   options.promoteAfter = settings.promoteAfter
   if let cold = settings.cold {
     options.cold = ColdOptions(

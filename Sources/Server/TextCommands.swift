@@ -305,22 +305,33 @@ extension WorkerState {
     case .done:
       out.advance(written)
       if let pinned { out.append(pinned, byteCount: pinnedBytes) }
-      counters.getHits &+= 1
-      if expiry != nil {
+      // As in memcached, gat counts as a touch alone.
+      if expiry == nil {
+        counters.getHits &+= 1
+      } else {
         counters.touchHits &+= 1
         if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
       }
     case .scanning where connection.pointee.scanGivenUp:
-      counters.getMisses &+= 1
+      countMiss(touching: expiry != nil)
       return .notFound
     case .notFound, .outOfMemory:
-      counters.getMisses &+= 1
-      if expiry != nil { counters.touchMisses &+= 1 }
+      countMiss(touching: expiry != nil)
+      return .notFound
     default: return outcome
     }
-    counters.getCommands &+= 1
-    if expiry != nil { counters.touchCommands &+= 1 }
-    return outcome
+    if expiry == nil { counters.getCommands &+= 1 } else { counters.touchCommands &+= 1 }
+    return .done
+  }
+
+  private mutating func countMiss(touching: Bool) {
+    if touching {
+      counters.touchCommands &+= 1
+      counters.touchMisses &+= 1
+    } else {
+      counters.getCommands &+= 1
+      counters.getMisses &+= 1
+    }
   }
 
   /// Asks the file for a key, and in the same batch for what the rest of this retrieval and the

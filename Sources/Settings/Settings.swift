@@ -57,6 +57,8 @@ package struct Settings: Sendable, Equatable {
   package var daemonize = false
   package var pidFile: String? = nil
   package var promoteAfter = 1
+  /// `hot.demote-after`: seconds without use after which an item leaves RAM; nil: only under pressure.
+  package var demoteAfter: Int? = nil
   package var cold: ColdSettings? = nil
   /// Options of memcached that were given and mean nothing here; one line each at -v.
   package var withoutMeaningHere: [String] = []

@@ -62,6 +62,9 @@ package enum SettingsTable {
     size("hot.memory", 1 << 20...1 << 50) { $0.settings.hotMemory = $1 },
     size("hot.max-item-size", 1 << 10...(1 << 30) - 1) { $0.settings.maximumItemSize = $1 },
     flag("hot.no-evictions") { $0.settings.evictionsDisabled = $1 },
+    duration("hot.demote-after", allowed: "a duration as 10m or 7d; 0 = only under pressure") {
+      $0.settings.demoteAfter = $1 == 0 ? nil : max($1 / 1000, 1)
+    },
     SettingEntry(key: "cold.path", allowed: "a path") {
       $1.coldPath = $0
       return !$0.isEmpty

@@ -181,7 +181,7 @@ extension TieredCache {
     let length = present.valueLength + added.count
     let flags = present.flags
     if Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length) > options.maximumItemBytes {
-      return .finished(.outOfMemory)
+      return .finished(.notStored)
     }
     var block: LargeBlock? = nil
     if needsBlock(keyLength: key.count, flags: flags, valueLength: length) {

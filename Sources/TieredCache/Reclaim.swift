@@ -167,16 +167,21 @@ extension TieredCache {
     var goneCount = 0
     var goneBytes = 0
     let epoch = state.hot.epoch
-    state.hot.sweep(from: &cursor, steps: steps, now: now, hasher: hasher) { item, _ in
+    var demoted: UInt64 = 0
+    let idleSince = store == nil ? 0 : options.demoteAfterSeconds.map { now - min(now, $0) } ?? 0
+    state.hot.sweep(from: &cursor, steps: steps, now: now, idleSince: idleSince, hasher: hasher) { item, _ in
       // An unsaved item that has expired still hides an older row until the writer has seen it; one of
       // an older epoch hides nothing, all its rows are dead.
       if item.state.contains(.unsaved) {
         if item.state.epoch == epoch { return false }
         goneCount += 1
         goneBytes += ShardState.weight(item)
+      } else if item.expiresAt == 0 || item.expiresAt > now {
+        demoted += item.state.epoch == epoch ? 1 : 0
       }
       return true
     }
+    state.counters.demotions += demoted
     state.forgetUnsaved(count: goneCount, bytes: goneBytes)
     state.sweep = cursor
   }

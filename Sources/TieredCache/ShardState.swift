@@ -119,6 +119,8 @@ package struct TierCounters: Sendable {
   package var secondChances: UInt64 = 0
   package var droppedUnsaved: UInt64 = 0
   package var refusedByFile: UInt64 = 0
+  package var getExpired: UInt64 = 0
+  package var getFlushed: UInt64 = 0
   package var outOfMemory: UInt64 = 0
 
   static func += (a: inout TierCounters, b: TierCounters) {
@@ -133,6 +135,8 @@ package struct TierCounters: Sendable {
     a.secondChances += b.secondChances
     a.droppedUnsaved += b.droppedUnsaved
     a.refusedByFile += b.refusedByFile
+    a.getExpired += b.getExpired
+    a.getFlushed += b.getFlushed
     a.outOfMemory += b.outOfMemory
   }
 }

@@ -36,6 +36,8 @@ package struct TieredCacheOptions: Sendable {
   package var readers = 2
   package var promoteAfter = 1
   package var startWaitMilliseconds = 500
+  /// With a cold tier: items not used for so long leave RAM; nil: only under pressure.
+  package var demoteAfterSeconds: UInt32? = nil
   /// False in tests that drive writer, readers and scan themselves, step by step.
   package var startsThreads = true
   package init() {}
@@ -139,7 +141,14 @@ package final class TieredCache: Sendable {
     if let cold = options.cold { store = try ColdStore.open(cold, logger: logger) }
     self.store = store
     let firstCAS = store?.casFloor ?? 1
-    let epoch = store?.flushEpoch ?? 0
+    var epoch = store?.flushEpoch ?? 0
+    var pendingFlushAt = store?.pendingFlushAt ?? 0
+    // A flush that came due while nobody served.
+    let flushIsDue = pendingFlushAt != 0 && pendingFlushAt <= clock.now()
+    if flushIsDue {
+      epoch += 1
+      pendingFlushAt = 0
+    }
     shards = .allocate(capacity: count)
     let maximumHot = max(options.hotMemory / 48 / count * 4, 1 << 16)
     for i in 0..<count {
@@ -154,12 +163,13 @@ package final class TieredCache: Sendable {
     }
     flushes.withLock {
       $0.epoch = epoch
-      $0.pendingAt = store?.pendingFlushAt ?? 0
+      $0.pendingAt = pendingFlushAt
     }
     if let store {
       coldReads = ColdReads(maximumInlineRecord: segment / 8, hasher: hasher)
       writeBehind = WriteBehind(
         writer: try store.makeWriter(), shardCount: count, casReservedTo: firstCAS + (1 << 32))
+      if flushIsDue { writeBehind!.flushChanged.store(true, ordering: .relaxed) }
     } else {
       coldReads = nil
       writeBehind = nil
@@ -237,6 +247,10 @@ package final class TieredCache: Sendable {
     _ key: CacheKey, now: UnixSeconds, touchTo: UnixSeconds?, answer: ColdAnswer?,
     _ state: inout ShardState, _ body: (Item) -> Void
   ) -> Outcome {
+    if let dead = state.hot.find(key.hash, key.start, key.count) {
+      buryDead(dead, key.hash, &state)
+      return .notFound
+    }
     switch locateCold(key, now: now, answer: answer, &state) {
     case .absent: return .notFound
     case .unread(let sequence): return .cold(sequence: sequence)
@@ -255,6 +269,21 @@ package final class TieredCache: Sendable {
       body(row.item)
       return .done
     }
+  }
+
+  /// A read met an item that is flushed or expired: it goes, unless an older row may still hide behind it
+  /// (then the writer has to see it first).
+  private func buryDead(_ item: Item, _ hash: UInt64, _ state: inout ShardState) {
+    let flushed = item.state.epoch != state.hot.epoch
+    if flushed { state.counters.getFlushed += 1 } else { state.counters.getExpired += 1 }
+    if item.state.contains(.unsaved) && !flushed
+      && (!item.state.isDisjoint(with: [.mayHaveRow, .inFlight]) || state.isScanning)
+    {
+      return
+    }
+    // The row of a clean item expires with it.
+    if !item.state.contains(.unsaved) { state.cold.remove(hash) }
+    state.drop(item, hash: hash)
   }
 
   enum ColdLocation {
@@ -293,7 +322,10 @@ package final class TieredCache: Sendable {
     }
     guard answer.item.hasKey(key.start, key.count) else { return .absent }  // two keys of one hash
     let expiry = answer.item.expiresAt
-    if expiry != 0 && expiry <= now { return .absent }
+    if expiry != 0 && expiry <= now {
+      state.cold.remove(key.hash)
+      return .absent
+    }
     return .row(answer)
   }
 

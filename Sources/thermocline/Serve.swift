@@ -9,52 +9,48 @@ struct Serve: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "serve", abstract: "Serve the memcached protocol (the default).")
 
-  @Option(
-    name: [.customShort("p"), .customLong("port")], help: "TCP port; 0 = none, -1 = any free one (default 11211)")
+  @Option(name: [.customShort("p"), .customLong("port")], parsing: .unconditional, help: "TCP port; 0 = none, -1 = any free one (default 11211)")
   var port: String?
-  @Option(
-    name: [.customShort("l"), .customLong("listen")], help: "addresses to listen on, with commas between (default: all)"
+  @Option(name: [.customShort("l"), .customLong("listen")], parsing: .unconditionalSingleValue, help: "addresses to listen on, with commas between (default: all)"
   )
   var listen: [String] = []
-  @Option(name: [.customShort("s"), .customLong("unix-socket")], help: "path of a unix socket; no TCP then")
+  @Option(name: [.customShort("s"), .customLong("unix-socket")], parsing: .unconditional, help: "path of a unix socket; no TCP then")
   var unixSocket: String?
-  @Option(name: [.customShort("a"), .customLong("unix-mask")], help: "mode of the unix socket, octal (default 700)")
+  @Option(name: [.customShort("a"), .customLong("unix-mask")], parsing: .unconditional, help: "mode of the unix socket, octal (default 700)")
   var unixMask: String?
-  @Option(name: [.customShort("m"), .customLong("memory-limit")], help: "RAM for items, in MiB (default 64)")
+  @Option(name: [.customShort("m"), .customLong("memory-limit")], parsing: .unconditional, help: "RAM for items, in MiB (default 64)")
   var memory: String?
-  @Option(name: [.customShort("c"), .customLong("conn-limit")], help: "most connections (default 1024)")
+  @Option(name: [.customShort("c"), .customLong("conn-limit")], parsing: .unconditional, help: "most connections (default 1024)")
   var connections: String?
-  @Option(name: [.customShort("t"), .customLong("threads")], help: "worker threads (default 4)")
+  @Option(name: [.customShort("t"), .customLong("threads")], parsing: .unconditional, help: "worker threads (default 4)")
   var threads: String?
-  @Option(name: [.customShort("I"), .customLong("max-item-size")], help: "largest item (default 1m)")
+  @Option(name: [.customShort("I"), .customLong("max-item-size")], parsing: .unconditional, help: "largest item (default 1m)")
   var maximumItemSize: String?
-  @Option(name: [.customShort("R"), .customLong("max-reqs-per-event")], help: "requests per turn of a connection")
+  @Option(name: [.customShort("R"), .customLong("max-reqs-per-event")], parsing: .unconditional, help: "requests per turn of a connection")
   var requestsPerEvent: String?
-  @Option(
-    name: [.customShort("b"), .customLong("listen-backlog")], help: "connections waiting to be accepted (default 1024)")
+  @Option(name: [.customShort("b"), .customLong("listen-backlog")], parsing: .unconditional, help: "connections waiting to be accepted (default 1024)")
   var backlog: String?
-  @Option(name: [.customShort("u"), .customLong("user")], help: "user to become after binding (only as root)")
+  @Option(name: [.customShort("u"), .customLong("user")], parsing: .unconditional, help: "user to become after binding (only as root)")
   var user: String?
-  @Option(name: [.customShort("P"), .customLong("pidfile")], help: "file for the process id")
+  @Option(name: [.customShort("P"), .customLong("pidfile")], parsing: .unconditional, help: "file for the process id")
   var pidFile: String?
-  @Option(name: [.customShort("U"), .customLong("udp-port")], help: "only 0: UDP is not available in this version")
+  @Option(name: [.customShort("U"), .customLong("udp-port")], parsing: .unconditional, help: "only 0: UDP is not available in this version")
   var udpPort: String?
-  @Option(name: [.customShort("B"), .customLong("protocol")], help: "ascii or auto")
+  @Option(name: [.customShort("B"), .customLong("protocol")], parsing: .unconditional, help: "ascii or auto")
   var binding: String?
-  @Option(name: [.customShort("o"), .customLong("extended")], help: "memcached's further options: a=b,c")
+  @Option(name: [.customShort("o"), .customLong("extended")], parsing: .unconditionalSingleValue, help: "memcached's further options: a=b,c")
   var extended: [String] = []
-  @Option(
-    name: [.customShort("e"), .customLong("memory-file")], help: "a restartable cache: the file of the cold tier")
+  @Option(name: [.customShort("e"), .customLong("memory-file")], parsing: .unconditional, help: "a restartable cache: the file of the cold tier")
   var memoryFile: String?
-  @Option(name: [.customShort("f"), .customLong("slab-growth-factor")], help: .hidden)
+  @Option(name: [.customShort("f"), .customLong("slab-growth-factor")], parsing: .unconditional, help: .hidden)
   var growthFactor: String?
-  @Option(name: [.customShort("n"), .customLong("slab-min-size")], help: .hidden)
+  @Option(name: [.customShort("n"), .customLong("slab-min-size")], parsing: .unconditional, help: .hidden)
   var minimumChunk: String?
-  @Option(name: [.customShort("N"), .customLong("napi-ids")], help: .hidden)
+  @Option(name: [.customShort("N"), .customLong("napi-ids")], parsing: .unconditional, help: .hidden)
   var napiIDs: String?
-  @Option(name: [.customShort("D")], help: .hidden)
+  @Option(name: [.customShort("D")], parsing: .unconditional, help: .hidden)
   var statsPrefix: String?
-  @Option(name: [.customShort("Y"), .customLong("auth-file")], help: .hidden)
+  @Option(name: [.customShort("Y"), .customLong("auth-file")], parsing: .unconditional, help: .hidden)
   var authFile: String?
   @Flag(name: [.customShort("S"), .customLong("enable-sasl")], help: .hidden)
   var sasl = false
@@ -85,24 +81,21 @@ struct Serve: ParsableCommand {
   @Flag(name: [.customShort("v"), .customLong("verbose")], help: "more messages; -vv, -vvv still more")
   var verbose: Int
 
-  @Option(
-    name: .customLong("config"),
-    help: "settings in YAML; the command line wins over the file, the file over the environment")
+  @Option(name: .customLong("config"), parsing: .unconditional, help: "settings in YAML; the command line wins over the file, the file over the environment")
   var config: String?
-  @Option(
-    name: .customLong("cold-path"),
-    help: "file of the cold tier (default: thermocline-<port>.db in the state directory)")
+  @Option(name: .customLong("cold-path"), parsing: .unconditional, help: "file of the cold tier (default: thermocline-<port>.db in the state directory)")
   var coldPath: String?
   @Flag(name: .customLong("no-cold"), help: "RAM only")
   var noCold = false
-  @Option(name: .customLong("cold-limit"), help: "most that the file and its WAL take (default 1GiB)")
+  @Option(name: .customLong("cold-limit"), parsing: .unconditional, help: "most that the file and its WAL take (default 1GiB)")
   var coldLimit: String?
-  @Option(name: .customLong("durability"), help: "interval, always or shutdown")
+  @Option(name: .customLong("durability"), parsing: .unconditional, help: "interval, always or shutdown")
   var durability: String?
-  @Option(name: .customLong("durability-interval"), help: "most that a crash may cost (default 1s)")
+  @Option(name: .customLong("durability-interval"), parsing: .unconditional, help: "most that a crash may cost (default 1s)")
   var interval: String?
-  @Option(
-    name: .customLong("promote-after"), help: "cold reads before an item is kept in RAM again (default 1; 0 = never)")
+  @Option(name: .customLong("demote-after"), parsing: .unconditional, help: "items idle for longer leave RAM (default: only under pressure)")
+  var demoteAfter: String?
+  @Option(name: .customLong("promote-after"), parsing: .unconditional, help: "cold reads before an item is kept in RAM again (default 1; 0 = never)")
   var promoteAfter: String?
 
   func run() throws {
@@ -132,6 +125,9 @@ struct Serve: ParsableCommand {
       if status != 0 { throw ExitCode(status) }
     } catch let code as ExitCode {
       throw code
+    } catch let error as ListenError {
+      complain(error.description)
+      throw ExitCode(error.isConfiguration ? 78 : 1)
     } catch {
       complain("\(error)")
       throw ExitCode(1)
@@ -196,6 +192,7 @@ struct Serve: ParsableCommand {
     try set("cold.durability", durability, "--durability")
     try set("cold.interval", interval, "--durability-interval")
     try set("cold.promotion.reads", promoteAfter, "--promote-after")
+    try set("hot.demote-after", demoteAfter, "--demote-after")
     try refuseWhatIsNotThere()
   }
 

@@ -305,6 +305,8 @@ CLOSING_CASES: dict[str, bytes] = {
     "quit with words": b"get a\r\nquit now\r\n",
     "an HTTP request": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "half a command at the end": b"set a 0 0 5\r\nhello\r\nget a\r\nget",
+    # Not here: a connection that ends while a refused value is being skipped. memcached then forgets the replies it
+    # already owes; ours sends them.
     "nothing": b"",
     "the end of input straight after a pipeline": put("a", "hello") + b"get a\r\n" * 200,
 }
