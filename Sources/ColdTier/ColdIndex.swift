@@ -32,6 +32,8 @@ package struct ColdIndex: ~Copyable {
   private var capacity: Int
   package private(set) var count = 0
 
+  /// Seconds by which `Entry.expiresAt` may lie after the row's own expiry, at most.
+  package static let expirySlack: UInt32 = 1024
   static let overhang = 512
   private static let sequenceMask: UInt64 = (1 << 40) - 1
   private static let oneRead: UInt64 = 1 << 62

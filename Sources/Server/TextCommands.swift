@@ -596,8 +596,10 @@ extension WorkerState {
     _ end: UnsafeRawPointer
   ) -> Next {
     let key = cache.key(request.keyStart, request.keyLength)
-    let outcome = cache.delete(key, now: now, answer: nil)
+    let outcome = cache.delete(
+      key, now: now, answer: connection.pointee.answer(for: key.hash), isExact: !request.noreply)
     switch outcome {
+    case .cold: return parkFor(connection, outcome, key, after, end)
     case .scanning where !connection.pointee.scanGivenUp:
       return parkFor(connection, outcome, key, after, end)
     case .scanning: cache.remove(key)

@@ -299,7 +299,10 @@ extension TieredCache {
   }
 
   /// Returns done, notFound, cold, scanning or notDurable.
-  package func delete(_ key: CacheKey, now: UnixSeconds, answer: ColdAnswer? = nil) -> Outcome {
+  /// `isExact` false (nobody wants to know what became of it): never waits for a read of the file.
+  package func delete(
+    _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer? = nil, isExact: Bool = true
+  ) -> Outcome {
     if let refusal = refusal() { return refusal }
     var frees = DeferredFrees()
     let outcome: Outcome = shard(key.hash).withLock { state in
@@ -314,7 +317,15 @@ extension TieredCache {
         return state.isScanning && !state.shadow!.contains(key.hash) ? .scanning : .notFound
       }
       // Whether the entry is of this key or of another with the same hash is not worth a read: 64 bits.
-      let live = entry.expiresAt == 0 || entry.expiresAt > now
+      var live = entry.expiresAt == 0 || entry.expiresAt > now
+      if live && entry.expiresAt != 0 && entry.expiresAt - min(entry.expiresAt, ColdIndex.expirySlack) <= now {
+        // The index knows the expiry only coarsely: whether it is still there is written in the row.
+        if let answer, answer.hash == key.hash, answer.sequence == entry.sequence {
+          live = answer.wasFound && !(answer.item.expiresAt != 0 && answer.item.expiresAt <= now)
+        } else if isExact {
+          return .cold(sequence: entry.sequence)
+        }
+      }
       state.bury(key.hash, key.start, key.count, hadRow: true)
       return live ? .done : .notFound
     }

@@ -9,38 +9,64 @@ struct Serve: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "serve", abstract: "Serve the memcached protocol (the default).")
 
-  @Option(name: [.customShort("p"), .customLong("port")], parsing: .unconditional, help: "TCP port; 0 = none, -1 = any free one (default 11211)")
+  @Option(
+    name: [.customShort("p"), .customLong("port")], parsing: .unconditional,
+    help: "TCP port; 0 = none, -1 = any free one (default 11211)")
   var port: String?
-  @Option(name: [.customShort("l"), .customLong("listen")], parsing: .unconditionalSingleValue, help: "addresses to listen on, with commas between (default: all)"
+  @Option(
+    name: [.customShort("l"), .customLong("listen")], parsing: .unconditionalSingleValue,
+    help: "addresses to listen on, with commas between (default: all)"
   )
   var listen: [String] = []
-  @Option(name: [.customShort("s"), .customLong("unix-socket")], parsing: .unconditional, help: "path of a unix socket; no TCP then")
+  @Option(
+    name: [.customShort("s"), .customLong("unix-socket")], parsing: .unconditional,
+    help: "path of a unix socket; no TCP then")
   var unixSocket: String?
-  @Option(name: [.customShort("a"), .customLong("unix-mask")], parsing: .unconditional, help: "mode of the unix socket, octal (default 700)")
+  @Option(
+    name: [.customShort("a"), .customLong("unix-mask")], parsing: .unconditional,
+    help: "mode of the unix socket, octal (default 700)")
   var unixMask: String?
-  @Option(name: [.customShort("m"), .customLong("memory-limit")], parsing: .unconditional, help: "RAM for items, in MiB (default 64)")
+  @Option(
+    name: [.customShort("m"), .customLong("memory-limit")], parsing: .unconditional,
+    help: "RAM for items, in MiB (default 64)")
   var memory: String?
-  @Option(name: [.customShort("c"), .customLong("conn-limit")], parsing: .unconditional, help: "most connections (default 1024)")
+  @Option(
+    name: [.customShort("c"), .customLong("conn-limit")], parsing: .unconditional,
+    help: "most connections (default 1024)")
   var connections: String?
-  @Option(name: [.customShort("t"), .customLong("threads")], parsing: .unconditional, help: "worker threads (default 4)")
+  @Option(
+    name: [.customShort("t"), .customLong("threads")], parsing: .unconditional, help: "worker threads (default 4)")
   var threads: String?
-  @Option(name: [.customShort("I"), .customLong("max-item-size")], parsing: .unconditional, help: "largest item (default 1m)")
+  @Option(
+    name: [.customShort("I"), .customLong("max-item-size")], parsing: .unconditional, help: "largest item (default 1m)")
   var maximumItemSize: String?
-  @Option(name: [.customShort("R"), .customLong("max-reqs-per-event")], parsing: .unconditional, help: "requests per turn of a connection")
+  @Option(
+    name: [.customShort("R"), .customLong("max-reqs-per-event")], parsing: .unconditional,
+    help: "requests per turn of a connection")
   var requestsPerEvent: String?
-  @Option(name: [.customShort("b"), .customLong("listen-backlog")], parsing: .unconditional, help: "connections waiting to be accepted (default 1024)")
+  @Option(
+    name: [.customShort("b"), .customLong("listen-backlog")], parsing: .unconditional,
+    help: "connections waiting to be accepted (default 1024)")
   var backlog: String?
-  @Option(name: [.customShort("u"), .customLong("user")], parsing: .unconditional, help: "user to become after binding (only as root)")
+  @Option(
+    name: [.customShort("u"), .customLong("user")], parsing: .unconditional,
+    help: "user to become after binding (only as root)")
   var user: String?
   @Option(name: [.customShort("P"), .customLong("pidfile")], parsing: .unconditional, help: "file for the process id")
   var pidFile: String?
-  @Option(name: [.customShort("U"), .customLong("udp-port")], parsing: .unconditional, help: "only 0: UDP is not available in this version")
+  @Option(
+    name: [.customShort("U"), .customLong("udp-port")], parsing: .unconditional,
+    help: "only 0: UDP is not available in this version")
   var udpPort: String?
   @Option(name: [.customShort("B"), .customLong("protocol")], parsing: .unconditional, help: "ascii or auto")
   var binding: String?
-  @Option(name: [.customShort("o"), .customLong("extended")], parsing: .unconditionalSingleValue, help: "memcached's further options: a=b,c")
+  @Option(
+    name: [.customShort("o"), .customLong("extended")], parsing: .unconditionalSingleValue,
+    help: "memcached's further options: a=b,c")
   var extended: [String] = []
-  @Option(name: [.customShort("e"), .customLong("memory-file")], parsing: .unconditional, help: "a restartable cache: the file of the cold tier")
+  @Option(
+    name: [.customShort("e"), .customLong("memory-file")], parsing: .unconditional,
+    help: "a restartable cache: the file of the cold tier")
   var memoryFile: String?
   @Option(name: [.customShort("f"), .customLong("slab-growth-factor")], parsing: .unconditional, help: .hidden)
   var growthFactor: String?
@@ -81,21 +107,32 @@ struct Serve: ParsableCommand {
   @Flag(name: [.customShort("v"), .customLong("verbose")], help: "more messages; -vv, -vvv still more")
   var verbose: Int
 
-  @Option(name: .customLong("config"), parsing: .unconditional, help: "settings in YAML; the command line wins over the file, the file over the environment")
+  @Option(
+    name: .customLong("config"), parsing: .unconditional,
+    help: "settings in YAML; the command line wins over the file, the file over the environment")
   var config: String?
-  @Option(name: .customLong("cold-path"), parsing: .unconditional, help: "file of the cold tier (default: thermocline-<port>.db in the state directory)")
+  @Option(
+    name: .customLong("cold-path"), parsing: .unconditional,
+    help: "file of the cold tier (default: thermocline-<port>.db in the state directory)")
   var coldPath: String?
   @Flag(name: .customLong("no-cold"), help: "RAM only")
   var noCold = false
-  @Option(name: .customLong("cold-limit"), parsing: .unconditional, help: "most that the file and its WAL take (default 1GiB)")
+  @Option(
+    name: .customLong("cold-limit"), parsing: .unconditional, help: "most that the file and its WAL take (default 1GiB)"
+  )
   var coldLimit: String?
   @Option(name: .customLong("durability"), parsing: .unconditional, help: "interval, always or shutdown")
   var durability: String?
-  @Option(name: .customLong("durability-interval"), parsing: .unconditional, help: "most that a crash may cost (default 1s)")
+  @Option(
+    name: .customLong("durability-interval"), parsing: .unconditional, help: "most that a crash may cost (default 1s)")
   var interval: String?
-  @Option(name: .customLong("demote-after"), parsing: .unconditional, help: "items idle for longer leave RAM (default: only under pressure)")
+  @Option(
+    name: .customLong("demote-after"), parsing: .unconditional,
+    help: "items idle for longer leave RAM (default: only under pressure)")
   var demoteAfter: String?
-  @Option(name: .customLong("promote-after"), parsing: .unconditional, help: "cold reads before an item is kept in RAM again (default 1; 0 = never)")
+  @Option(
+    name: .customLong("promote-after"), parsing: .unconditional,
+    help: "cold reads before an item is kept in RAM again (default 1; 0 = never)")
   var promoteAfter: String?
 
   func run() throws {

@@ -1,0 +1,223 @@
+import CacheCore
+import ColdTier
+import Foundation
+import HotTier
+import Logging
+
+@testable import TieredCache
+
+/// A generator whose runs can be repeated.
+struct Seeded: RandomNumberGenerator {
+  var state: UInt64
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var x = state
+    x = (x ^ (x >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    x = (x ^ (x >> 27)) &* 0x94d0_49bb_1331_11eb
+    return x ^ (x >> 31)
+  }
+}
+
+/// Answers of cold reads, taken on the test's own thread.
+final class Inbox: ColdReadSink, @unchecked Sendable {
+  var answers: [ColdAnswer] = []
+  func deliver(_ answer: ColdAnswer, ticket: UInt64) { answers.append(answer) }
+}
+
+/// A cache without threads: the test writes, reads, scans and demotes when it wants to, by a clock that stands still.
+final class Bench {
+  let cache: TieredCache
+  let clock: ServerClock
+  let path: String?
+  let inbox = Inbox()
+  private let reader: ColdReader?
+  private var isStopped = false
+
+  init(
+    path: String?, clock: ServerClock = ServerClock(standingAt: 1_000_000), memory: Int = 4 << 20,
+    durability: Durability = .interval, coldLimit: Int64 = 64 << 20, scans: Bool = true
+  ) throws {
+    self.path = path
+    self.clock = clock
+    var options = TieredCacheOptions()
+    options.hotMemory = memory
+    options.threads = 1
+    options.hashSeed = 42
+    options.clock = clock
+    options.durability = durability
+    options.startsThreads = false
+    if let path { options.cold = ColdOptions(path: path, limit: coldLimit) }
+    var logger = Logger(label: "test")
+    logger.logLevel = .critical
+    cache = try TieredCache(options, logger: logger)
+    reader = try cache.store?.makeReader()
+    if scans { try scan() }
+  }
+
+  var now: UnixSeconds { clock.now() }
+
+  func scan() throws {
+    guard let store = cache.store else { return }
+    let scanner = try store.makeScanner(hasher: cache.hasher)
+    while try cache.scanChunk(scanner) {}
+    cache.finishScan()
+  }
+
+  /// As a clean stop does it, without threads.
+  func stop() {
+    guard !isStopped else { return }
+    isStopped = true
+    if path != nil {
+      cache.queueEverythingUnsaved()
+      cache.writeCycle()
+    }
+    cache.stop()
+  }
+
+  /// As SIGKILL does it: nothing more is written. (The lock on the file goes with the close.)
+  func crash() {
+    guard !isStopped else { return }
+    isStopped = true
+    cache.store?.close()
+  }
+
+  /// Writes all that is unsaved and takes every item out of RAM.
+  func demoteEverything() {
+    guard cache.store != nil else { return }
+    cache.writeCycle()
+    for i in 0..<cache.shardCount {
+      (cache.shards + i).withLock { state in
+        var items: [(UInt64, [UInt8])] = []
+        state.hot.forEach { item in
+          if !item.state.contains(.unsaved) {
+            items.append(
+              (
+                cache.hasher.hash(item.key, item.keyLength),
+                Array(UnsafeRawBufferPointer(start: item.key, count: item.keyLength))
+              ))
+          }
+        }
+        for (hash, key) in items {
+          key.withUnsafeBytes { key in
+            if let item = state.hot.find(hash, key.baseAddress!, key.count) { state.drop(item, hash: hash) }
+          }
+        }
+        state.hot.frees.release()
+      }
+    }
+  }
+
+  /// Runs an operation to its end, with cold reads, writes and the scan as it asks for them.
+  private func complete(_ key: String, _ body: (CacheKey, ColdAnswer?) -> Outcome) -> Outcome {
+    let bytes = Array(key.utf8)
+    return bytes.withUnsafeBytes { raw in
+      let key = cache.key(raw.baseAddress!, raw.count)
+      var answer: ColdAnswer? = nil
+      defer { answer?.release() }
+      for _ in 0..<10 {
+        let outcome = body(key, answer)
+        switch outcome {
+        case .cold(let sequence):
+          answer?.release()
+          cache.coldReads!.submit([(key.hash, sequence)], sink: inbox, ticket: 1)
+          cache.coldReads!.serve(reader!, waits: false)
+          answer = inbox.answers.removeLast()
+        case .full: cache.writeCycle()
+        default: return outcome
+        }
+      }
+      return .outOfMemory
+    }
+  }
+
+  struct Found: Equatable {
+    var value: [UInt8]
+    var flags: UInt32
+    var cas: UInt64
+  }
+
+  func get(_ key: String, touchTo: UnixSeconds? = nil) -> Found? {
+    var found: Found? = nil
+    _ = complete(key) { key, answer in
+      cache.read(key, now: now, touchTo: touchTo, answer: answer) { item in
+        found = Found(
+          value: Array(UnsafeRawBufferPointer(start: item.value, count: item.valueLength)), flags: item.flags,
+          cas: item.cas)
+      }
+    }
+    return found
+  }
+
+  func text(_ key: String) -> String? { get(key).map { String(decoding: $0.value, as: UTF8.self) } }
+
+  @discardableResult
+  func store(
+    _ mode: StoreMode = .set, _ key: String, _ value: [UInt8], flags: UInt32 = 0, expiresAt: UnixSeconds = 0
+  ) -> Outcome {
+    var block: PinnedValue? = nil
+    if cache.needsBlock(keyLength: key.utf8.count, flags: flags, valueLength: value.count) {
+      block = PinnedValue.allocate(valueLength: value.count)
+      block!.bytes.copyMemory(from: value, byteCount: value.count)
+    }
+    var took = false
+    let outcome = complete(key) { key, answer in
+      value.withUnsafeBytes { bytes in
+        cache.store(
+          mode, key, flags: flags, expiresAt: expiresAt,
+          NewValue(block.map { UnsafeRawBufferPointer(start: $0.bytes, count: value.count) } ?? bytes, block: block),
+          now: now, answer: answer, tookBlock: &took)
+      }
+    }
+    if !took { block?.release() }
+    return outcome
+  }
+
+  @discardableResult
+  func set(_ key: String, _ value: String, expiresAt: UnixSeconds = 0) -> Outcome {
+    store(.set, key, Array(value.utf8), expiresAt: expiresAt)
+  }
+
+  @discardableResult
+  func delete(_ key: String) -> Outcome { complete(key) { cache.delete($0, now: now, answer: $1) } }
+
+  /// Adds to a number of ASCII digits.
+  func add(_ key: String, _ delta: UInt64) -> Outcome {
+    complete(key) { key, answer in
+      cache.update(key, now: now, answer: answer) { value, out in
+        guard let number = UInt64(String(decoding: value, as: UTF8.self).filter { $0 != " " }) else { return -1 }
+        return writeDecimal(number &+ delta, to: out)
+      }
+    }
+  }
+
+  /// What must hold at any time: accounts agree with the items.
+  func accountsAgree() -> Bool {
+    for i in 0..<cache.shardCount {
+      let agrees = (cache.shards + i).withLock { state in
+        var bytes = 0
+        var count = 0
+        state.hot.forEach { item in
+          if item.state.contains(.unsaved) {
+            count += 1
+            bytes += ShardState.weight(item)
+          }
+        }
+        return bytes == state.unsavedBytes && count == state.unsavedCount
+      }
+      if !agrees { return false }
+    }
+    return true
+  }
+}
+
+/// A file in a folder of its own, removed afterwards.
+func withFile<R>(_ body: (String) throws -> R) throws -> R {
+  let folder = FileManager.default.temporaryDirectory.appendingPathComponent("thermocline-\(UUID().uuidString)")
+  try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+  defer { try? FileManager.default.removeItem(at: folder) }
+  return try body(folder.appendingPathComponent("cache.db").path)
+}
+
+extension Outcome {
+  var name: String { "\(self)" }
+}

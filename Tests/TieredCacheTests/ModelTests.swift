@@ -1,0 +1,124 @@
+import CacheCore
+import Testing
+
+@testable import TieredCache
+
+/// Random commands against a plain dictionary, by a clock that is moved. What the cache answers must be what the
+/// dictionary has, except that a cache of RAM alone under pressure may have forgotten.
+@Suite struct ModelTests {
+  struct Entry {
+    var value: [UInt8]
+    var flags: UInt32
+    var expiresAt: UnixSeconds
+  }
+
+  enum Regime: CaseIterable {
+    case ramOnly
+    case demotedAfterEveryOperation
+    case underPressure
+    case restartedOften
+  }
+
+  @Test(arguments: Regime.allCases, [1, 2, 3] as [UInt64])
+  func theCacheAgreesWithADictionary(regime: Regime, seed: UInt64) throws {
+    try withFile { path in
+      var random = Seeded(state: seed)
+      let clock = ServerClock(standingAt: 1_000_000)
+      let file = regime == .ramOnly ? nil : path
+      // Under pressure: about 12 MB of values pass through 1 MiB of RAM.
+      let memory = regime == .underPressure ? 1 << 20 : 16 << 20
+      var bench = try Bench(path: file, clock: clock, memory: memory)
+      var model: [String: Entry] = [:]
+      let steps = regime == .restartedOften ? 3000 : 6000
+      for step in 0..<steps {
+        let key = "key-\(random.next() % 200)"
+        if let known = model[key], known.expiresAt != 0, known.expiresAt <= clock.now() { model[key] = nil }
+        let length = [0, 1, 20, 100, 1000, 3000, 20_000][Int(random.next() % 7)]
+        let value = (0..<length).map { UInt8(truncatingIfNeeded: UInt64($0) &* 7 &+ UInt64(step)) }
+        let flags = UInt32(truncatingIfNeeded: random.next() % 3)
+        let expiresAt: UnixSeconds =
+          random.next() % 4 == 0 ? clock.now() + 1 + UnixSeconds(random.next() % 20) : 0
+        let context: Comment = "step \(step), \(key), \(regime), seed \(seed)"
+        switch random.next() % 20 {
+        case 0..<5:
+          #expect(bench.store(.set, key, value, flags: flags, expiresAt: expiresAt).name == "done", context)
+          model[key] = Entry(value: value, flags: flags, expiresAt: expiresAt)
+        case 5..<10:
+          let found = bench.get(key)
+          #expect(found?.value == model[key]?.value, context)
+          #expect(found?.flags == model[key]?.flags, context)
+        case 10:
+          let outcome = bench.store(.add, key, value, flags: flags)
+          #expect(outcome.name == (model[key] == nil ? "done" : "notStored"), context)
+          if model[key] == nil { model[key] = Entry(value: value, flags: flags, expiresAt: 0) }
+        case 11:
+          let outcome = bench.store(.replace, key, value, flags: flags)
+          #expect(outcome.name == (model[key] == nil ? "notStored" : "done"), context)
+          if model[key] != nil { model[key] = Entry(value: value, flags: flags, expiresAt: 0) }
+        case 12, 13:
+          let front = random.next() % 2 == 0
+          let outcome = bench.store(front ? .prepend : .append, key, Array("+\(step)".utf8))
+          #expect(outcome.name == (model[key] == nil ? "notStored" : "done"), context)
+          if let old = model[key] {
+            model[key]!.value = front ? Array("+\(step)".utf8) + old.value : old.value + Array("+\(step)".utf8)
+          }
+        case 14:
+          #expect(bench.delete(key).name == (model[key] == nil ? "notFound" : "done"), context)
+          model[key] = nil
+        case 15:
+          // A counter of its own.
+          let counter = "counter-\(random.next() % 5)"
+          let before = model[counter].map { String(decoding: $0.value, as: UTF8.self) }
+          if before == nil {
+            #expect(bench.store(.set, counter, Array("7".utf8)).name == "done", context)
+            model[counter] = Entry(value: Array("7".utf8), flags: 0, expiresAt: 0)
+          } else {
+            #expect(bench.add(counter, 13).name == "done", context)
+            model[counter]!.value = Array("\(UInt64(before!)! + 13)".utf8)
+          }
+        case 16:
+          let to = clock.now() + 30
+          let found = bench.get(key, touchTo: to)
+          #expect(found?.value == model[key]?.value, context)
+          if model[key] != nil { model[key]!.expiresAt = to }
+        case 17:
+          if let found = bench.get(key) {
+            #expect(bench.store(.compareAndSwap(found.cas &+ 1), key, value).name == "exists", context)
+            #expect(bench.store(.compareAndSwap(found.cas), key, value, flags: flags).name == "done", context)
+            model[key] = Entry(value: value, flags: flags, expiresAt: 0)
+          } else {
+            #expect(bench.store(.compareAndSwap(1), key, value).name == "notFound", context)
+          }
+        case 18: clock.advance(seconds: Int(random.next() % 3))
+        default:
+          if random.next() % 40 == 0 {
+            bench.cache.flushAll(at: 0, now: clock.now())
+            model = [:]
+          }
+          bench.cache.sweepOnce(now: clock.now())
+        }
+        switch regime {
+        case .ramOnly: break
+        case .demotedAfterEveryOperation: bench.demoteEverything()
+        case .underPressure: if random.next() % 50 == 0 { bench.cache.writeCycle() }
+        case .restartedOften:
+          if random.next() % 100 == 0 {
+            if random.next() % 2 == 0 {
+              bench.stop()
+            } else {
+              bench.cache.writeCycle()
+              bench.crash()
+            }
+            bench = try Bench(path: file, clock: clock, memory: memory)
+          }
+        }
+        if step % 500 == 0 { #expect(bench.accountsAgree(), context) }
+      }
+      #expect(bench.accountsAgree())
+      for (key, entry) in model where entry.expiresAt == 0 || entry.expiresAt > clock.now() {
+        #expect(bench.get(key)?.value == entry.value, "\(key) at the end, \(regime), seed \(seed)")
+      }
+      bench.stop()
+    }
+  }
+}
