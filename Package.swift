@@ -49,9 +49,22 @@ let package = Package(
         "Server", "Settings", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
+    .testTarget(name: "CacheCoreTests", dependencies: ["CacheCore"], swiftSettings: common),
+    .testTarget(name: "SQLiteTests", dependencies: ["SQLite"], swiftSettings: common),
     .testTarget(name: "HotTierTests", dependencies: ["HotTier", "CacheCore"], swiftSettings: common),
     .testTarget(
-      name: "TieredCacheTests", dependencies: ["TieredCache", "CacheCore", "HotTier", "ColdTier"],
-      swiftSettings: common),
+      name: "MemcachedProtocolTests", dependencies: ["MemcachedProtocol", "CacheCore"], swiftSettings: common),
+    .testTarget(name: "SettingsTests", dependencies: ["Settings"], swiftSettings: common),
+    .testTarget(
+      name: "ColdTierTests",
+      dependencies: [
+        "ColdTier", "CacheCore", "SQLite", "Migrations", .product(name: "Logging", package: "swift-log"),
+      ], swiftSettings: common),
+    .testTarget(
+      name: "TieredCacheTests",
+      dependencies: [
+        "TieredCache", "CacheCore", "HotTier", "ColdTier", .product(name: "Logging", package: "swift-log"),
+      ], swiftSettings: common),
+    .testTarget(name: "ThermoclineTests", dependencies: ["thermocline", "Settings"], swiftSettings: common),
   ]
 )

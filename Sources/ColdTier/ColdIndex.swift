@@ -76,7 +76,9 @@ package struct ColdIndex: ~Copyable {
   private static func coarse(_ expiresAt: UInt32) -> UInt64 { (UInt64(expiresAt) + 1023) >> 10 }
 
   private static func word(_ sequence: UInt64, _ expiresAt: UInt32) -> UInt64 {
-    sequence & sequenceMask | min(coarse(expiresAt), (1 << 22) - 1) << 40
+    // The last seconds before 2106 do not fit and count as never; the row knows better.
+    let expiry = coarse(expiresAt)
+    return sequence & sequenceMask | (expiry < 1 << 22 ? expiry << 40 : 0)
   }
 
   private static func entry(_ word: UInt64) -> Entry {

@@ -401,7 +401,7 @@ package struct HotShard: ~Copyable {
 
   /// Visits each record of every segment that is linked; for sweeps, dumps and clean stops. `body` must
   /// not change the shard. Costs a pass over the shard's memory.
-  package func forEach(_ body: (Item) -> Void) {
+  package func visit(_ body: (Item) -> Void) {
     for first in [probation.oldest, protected.oldest] {
       var segment = first
       while segment >= 0 {

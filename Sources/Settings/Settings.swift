@@ -20,6 +20,8 @@ package enum SlowDiskSetting: String, Sendable, CaseIterable { case wait, drop }
 package struct ColdSettings: Sendable, Equatable {
   /// `cold.path`
   package var path: String
+  /// Nobody named the path: its folder may be made if it is missing.
+  package var pathIsDefault = false
   /// `cold.limit`: bytes of the file and its WAL together.
   package var limit = 1 << 30
   /// `cold.durability`
@@ -66,9 +68,41 @@ package struct Settings: Sendable, Equatable {
   package init() {}
 }
 
-/// A setting that is not acceptable: one line that names where it came from, what it was, and what is
-/// allowed.
+/// A setting that is not acceptable. `description` is one line that names where it came from, what it was,
+/// and what is allowed.
 package struct SettingsError: Error, CustomStringConvertible, Equatable {
   package let description: String
-  package init(_ description: String) { self.description = description }
+  /// Where it stands: an option, a file and line, or an environment variable; nil if it is about several.
+  package let origin: String?
+  package let key: String?
+  package let value: String?
+  package let allowed: String?
+
+  package init(_ description: String) {
+    self.description = description
+    origin = nil
+    key = nil
+    value = nil
+    allowed = nil
+  }
+
+  /// A value that its setting does not take.
+  package init(origin: String, key: String, value: String, allowed: String) {
+    // Behind an option its key says nothing new.
+    let subject = origin.hasPrefix("-") ? "" : " for \(key)"
+    description = "\(origin): '\(value)' is not allowed\(subject): \(allowed)"
+    self.origin = origin
+    self.key = key
+    self.value = value
+    self.allowed = allowed
+  }
+
+  /// A key that no setting has; `nearest`: the one that was perhaps meant.
+  package init(origin: String, unknownKey key: String, nearest: String?) {
+    description = "\(origin): there is no setting '\(key)'" + (nearest.map { "; did you mean '\($0)'?" } ?? "")
+    self.origin = origin
+    self.key = key
+    value = nil
+    allowed = nearest
+  }
 }

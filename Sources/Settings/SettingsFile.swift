@@ -25,8 +25,17 @@ extension Draft {
       if let inner = value.mapping {
         try read(inner, prefix: key, name)
       } else if let list = value.sequence {
-        try set(key, list.compactMap { $0.scalar?.string }.joined(separator: ","), origin: origin)
+        let words = list.compactMap { $0.scalar?.string }
+        guard words.count == list.count, !words.isEmpty else {
+          throw SettingsError("\(origin): \(key) must be a word or a list of words")
+        }
+        try set(key, words.joined(separator: ","), origin: origin)
       } else if let scalar = value.scalar {
+        // A section that is there, but empty, changes nothing.
+        if scalar.string.isEmpty && SettingsTable.isSection(key) { continue }
+        if SettingsTable.isSection(key) && SettingsTable.entry(key) == nil {
+          throw SettingsError("\(origin): '\(key)' is a section: its settings stand below it, indented")
+        }
         try set(key, scalar.string, origin: origin)
       } else {
         throw SettingsError("\(origin): \(key) needs a value")
@@ -38,7 +47,8 @@ extension Draft {
   package mutating func read(environment: [String: String]) throws(SettingsError) {
     for (name, value) in environment.sorted(by: { $0.key < $1.key }) where name.hasPrefix("THERMOCLINE_") {
       guard let entry = SettingsTable.entries.first(where: { $0.environmentName == name }) else {
-        throw SettingsError("the environment variable \(name) is not one of this program")
+        let near = nearestName(to: name, among: SettingsTable.entries.map(\.environmentName))
+        throw SettingsError(origin: "the environment variable \(name)", unknownKey: name, nearest: near)
       }
       try set(entry.key, value, origin: "the environment variable \(name)")
     }

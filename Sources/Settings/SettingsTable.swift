@@ -1,10 +1,21 @@
-/// One setting: its key in the file, what it allows, and how its text is taken in.
+/// What the text of a setting is, for documentation and for programs that write config files.
+package enum SettingKind: String, Sendable {
+  case number, size, duration, flag, choice, text
+}
+
+/// One setting, declared once: its key in the file, what it allows, how its text is taken in and given out.
 package struct SettingEntry: Sendable {
   package let key: String
+  package let kind: SettingKind
   /// What a value may be, for messages and documentation.
   package let allowed: String
   /// False if the text is not allowed.
   let apply: @Sendable (String, inout Draft) -> Bool
+  /// The value that it has, as the file would name it; empty: none.
+  package let text: @Sendable (Draft) -> String
+
+  /// The value that it has if nobody names one.
+  package var defaultText: String { text(Draft()) }
 
   /// THERMOCLINE_HOT_MEMORY for hot.memory.
   package var environmentName: String {
@@ -18,121 +29,138 @@ package struct Draft: Sendable {
   var port = 11211
   var listen: String? = nil
   var coldPath: String? = nil
-  var coldDisabled = false
+  var coldEnabled = true
   var cold = ColdSettings(path: "")
+  /// 0: only under pressure.
+  var demoteAfterSeconds = 0
 
   package init() {}
 }
 
 /// Every setting, once.
 package enum SettingsTable {
+  typealias Place<Value> = WritableKeyPath<Draft, Value> & Sendable
+
   package static let entries: [SettingEntry] = [
-    number("port", 0...65535) { $0.port = $1 },
-    SettingEntry(key: "listen", allowed: "addresses with commas between: host, host:port, [::1]:port") {
-      $1.listen = $0
-      return !$0.isEmpty
-    },
-    SettingEntry(key: "unix-socket", allowed: "a path") {
-      $1.settings.unixSocketPath = $0
-      return !$0.isEmpty
-    },
-    SettingEntry(key: "unix-mask", allowed: "an octal mode, 0 to 777") {
+    number("port", -1...65535, \.port),
+    text("listen", allowed: "addresses with commas between: host, host:port, [::1]:port", \.listen),
+    text("unix-socket", allowed: "a path", \.settings.unixSocketPath),
+    SettingEntry(key: "unix-mask", kind: .number, allowed: "an octal mode, 0 to 777") {
       guard let mode = Int($0, radix: 8), (0...0o777).contains(mode) else { return false }
       $1.settings.unixSocketMode = mode
       return true
+    } text: {
+      String($0.settings.unixSocketMode, radix: 8)
     },
-    number("threads", 1...256) { $0.settings.threads = $1 },
-    number("max-connections", 1...10_000_000) { $0.settings.maximumConnections = $1 },
-    number("backlog", 1...1_000_000) { $0.settings.backlog = $1 },
-    number("requests-per-event", 1...1_000_000) { $0.settings.requestsPerEvent = $1 },
-    number("verbosity", 0...3) { $0.settings.verbosity = $1 },
-    duration("idle-timeout", allowed: "seconds, or a duration as 90s or 5m; 0 = never") {
-      $0.settings.idleTimeout = $1 / 1000
-    },
-    flag("disable-flush-all") { $0.settings.flushDisabled = $1 },
-    flag("disable-cas") { $0.settings.casDisabled = $1 },
-    SettingEntry(key: "user", allowed: "a user of this system") {
-      $1.settings.user = $0
-      return !$0.isEmpty
-    },
-    SettingEntry(key: "pid-file", allowed: "a path") {
-      $1.settings.pidFile = $0
-      return !$0.isEmpty
-    },
-    size("hot.memory", 1 << 20...1 << 50) { $0.settings.hotMemory = $1 },
-    size("hot.max-item-size", 1 << 10...(1 << 30) - 1) { $0.settings.maximumItemSize = $1 },
-    flag("hot.no-evictions") { $0.settings.evictionsDisabled = $1 },
-    duration("hot.demote-after", allowed: "a duration as 10m or 7d; 0 = only under pressure") {
-      $0.settings.demoteAfter = $1 == 0 ? nil : max($1 / 1000, 1)
-    },
-    SettingEntry(key: "cold.path", allowed: "a path") {
-      $1.coldPath = $0
-      return !$0.isEmpty
-    },
-    flag("cold.enabled") { $0.coldDisabled = !$1 },
-    size("cold.limit", 4 << 20...1 << 50) { $0.cold.limit = $1 },
-    choice("cold.durability", DurabilitySetting.self) { $0.cold.durability = $1 },
-    duration("cold.interval", allowed: "a duration from 10ms to 1h", 10...3_600_000) {
-      $0.cold.intervalMilliseconds = $1
-    },
-    duration("cold.start-wait", allowed: "a duration up to 1m", 0...60_000) {
-      $0.cold.startWaitMilliseconds = $1
-    },
-    number("cold.readers", 1...64) { $0.cold.readers = $1 },
-    choice("cold.when-slow", SlowDiskSetting.self) { $0.cold.whenSlow = $1 },
-    number("cold.promotion.reads", 0...3) { $0.settings.promoteAfter = $1 },
+    number("threads", 1...256, \.settings.threads),
+    number("max-connections", 1...10_000_000, \.settings.maximumConnections),
+    number("backlog", 1...1_000_000, \.settings.backlog),
+    number("requests-per-event", 1...1_000_000, \.settings.requestsPerEvent),
+    number("verbosity", 0...3, \.settings.verbosity),
+    duration(
+      "idle-timeout", allowed: "seconds, or a duration as 90s or 5m; 0 = never", seconds: \.settings.idleTimeout),
+    flag("disable-flush-all", \.settings.flushDisabled),
+    flag("disable-cas", \.settings.casDisabled),
+    text("user", allowed: "a user of this system", \.settings.user),
+    flag("daemon", \.settings.daemonize),
+    text("pid-file", allowed: "a path", \.settings.pidFile),
+    size("hot.memory", 1 << 20...1 << 50, \.settings.hotMemory),
+    size("hot.max-item-size", 1 << 10...(1 << 30) - 1, \.settings.maximumItemSize),
+    flag("hot.no-evictions", \.settings.evictionsDisabled),
+    duration(
+      "hot.demote-after", allowed: "a duration as 10m or 7d; 0 = only under pressure", seconds: \.demoteAfterSeconds),
+    text("cold.path", allowed: "a path", \.coldPath),
+    flag("cold.enabled", \.coldEnabled),
+    size("cold.limit", 4 << 20...1 << 50, \.cold.limit),
+    choice("cold.durability", \.cold.durability),
+    duration("cold.interval", allowed: "a duration from 10ms to 1h", 10...3_600_000, \.cold.intervalMilliseconds),
+    duration("cold.start-wait", allowed: "a duration up to 1m", 0...60_000, \.cold.startWaitMilliseconds),
+    number("cold.readers", 1...64, \.cold.readers),
+    choice("cold.when-slow", \.cold.whenSlow),
+    number("cold.promotion.reads", 0...3, \.settings.promoteAfter),
   ]
 
   package static func entry(_ key: String) -> SettingEntry? { entries.first { $0.key == key } }
 
-  private static func number(
-    _ key: String, _ range: ClosedRange<Int>, _ set: @escaping @Sendable (inout Draft, Int) -> Void
-  ) -> SettingEntry {
-    SettingEntry(key: key, allowed: "a whole number from \(range.lowerBound) to \(range.upperBound)") {
+  /// Whether settings stand below this key.
+  static func isSection(_ key: String) -> Bool { entries.contains { $0.key.hasPrefix(key + ".") } }
+
+  private static func number(_ key: String, _ range: ClosedRange<Int>, _ place: Place<Int>) -> SettingEntry {
+    SettingEntry(
+      key: key, kind: .number, allowed: "a whole number from \(range.lowerBound) to \(range.upperBound)"
+    ) {
       guard let value = Int($0), range.contains(value) else { return false }
-      set(&$1, value)
+      $1[keyPath: place] = value
       return true
+    } text: {
+      "\($0[keyPath: place])"
     }
   }
 
-  private static func size(
-    _ key: String, _ range: ClosedRange<Int>, _ set: @escaping @Sendable (inout Draft, Int) -> Void
-  ) -> SettingEntry {
-    SettingEntry(key: key, allowed: "a size as 64m or 1GiB, from \(range.lowerBound) to \(range.upperBound) bytes") {
+  private static func size(_ key: String, _ range: ClosedRange<Int>, _ place: Place<Int>) -> SettingEntry {
+    SettingEntry(
+      key: key, kind: .size,
+      allowed: "a size as 64m or 1GiB, from \(sizeText(range.lowerBound)) to \(sizeText(range.upperBound))"
+    ) {
       guard let value = parseSize($0), range.contains(value) else { return false }
-      set(&$1, value)
+      $1[keyPath: place] = value
       return true
+    } text: {
+      sizeText($0[keyPath: place])
     }
   }
 
   private static func duration(
-    _ key: String, allowed: String, _ range: ClosedRange<Int> = 0...Int.max / 2,
-    _ set: @escaping @Sendable (inout Draft, Int) -> Void
+    _ key: String, allowed: String, _ range: ClosedRange<Int>, _ milliseconds: Place<Int>
   ) -> SettingEntry {
-    SettingEntry(key: key, allowed: allowed) {
+    SettingEntry(key: key, kind: .duration, allowed: allowed) {
       guard let value = parseDuration($0), range.contains(value) else { return false }
-      set(&$1, value)
+      $1[keyPath: milliseconds] = value
       return true
+    } text: {
+      durationText($0[keyPath: milliseconds])
     }
   }
 
-  private static func flag(
-    _ key: String, _ set: @escaping @Sendable (inout Draft, Bool) -> Void
-  ) -> SettingEntry {
-    SettingEntry(key: key, allowed: "true or false") {
-      guard let value = parseFlag($0) else { return false }
-      set(&$1, value)
+  /// A duration that is kept in seconds; a part of a second counts as one, so that it does not become 0.
+  private static func duration(_ key: String, allowed: String, seconds: Place<Int>) -> SettingEntry {
+    SettingEntry(key: key, kind: .duration, allowed: allowed) {
+      guard let value = parseDuration($0), value / 1000 < Int(UInt32.max) else { return false }
+      $1[keyPath: seconds] = (value + 999) / 1000
       return true
+    } text: {
+      durationText($0[keyPath: seconds] * 1000)
+    }
+  }
+
+  private static func flag(_ key: String, _ place: Place<Bool>) -> SettingEntry {
+    SettingEntry(key: key, kind: .flag, allowed: "true or false") {
+      guard let value = parseFlag($0) else { return false }
+      $1[keyPath: place] = value
+      return true
+    } text: {
+      "\($0[keyPath: place])"
+    }
+  }
+
+  private static func text(_ key: String, allowed: String, _ place: Place<String?>) -> SettingEntry {
+    SettingEntry(key: key, kind: .text, allowed: allowed) {
+      $1[keyPath: place] = $0
+      return !$0.isEmpty
+    } text: {
+      $0[keyPath: place] ?? ""
     }
   }
 
   private static func choice<Choice: RawRepresentable & CaseIterable & Sendable>(
-    _ key: String, _ type: Choice.Type, _ set: @escaping @Sendable (inout Draft, Choice) -> Void
+    _ key: String, _ place: Place<Choice>
   ) -> SettingEntry where Choice.RawValue == String {
-    SettingEntry(key: key, allowed: Choice.allCases.map(\.rawValue).joined(separator: ", ")) {
+    SettingEntry(key: key, kind: .choice, allowed: Choice.allCases.map(\.rawValue).joined(separator: ", ")) {
       guard let value = Choice(rawValue: $0) else { return false }
-      set(&$1, value)
+      $1[keyPath: place] = value
       return true
+    } text: {
+      $0[keyPath: place].rawValue
     }
   }
 }
@@ -141,11 +169,11 @@ extension Draft {
   /// Takes in one setting. `origin`: where it comes from, as the message should name it.
   package mutating func set(_ key: String, _ text: String, origin: String) throws(SettingsError) {
     guard let entry = SettingsTable.entry(key) else {
-      let near = SettingsTable.nearest(key).map { "; did you mean '\($0)'?" } ?? ""
-      throw SettingsError("\(origin): there is no setting '\(key)'\(near)")
+      let near = nearestName(to: key, among: SettingsTable.entries.map(\.key))
+      throw SettingsError(origin: origin, unknownKey: key, nearest: near)
     }
     if !entry.apply(text, &self) {
-      throw SettingsError("\(origin): '\(text)' is not allowed for \(key): \(entry.allowed)")
+      throw SettingsError(origin: origin, key: key, value: text, allowed: entry.allowed)
     }
   }
 
@@ -153,10 +181,14 @@ extension Draft {
   package func finished(environment: [String: String]) throws(SettingsError) -> Settings {
     var settings = settings
     if settings.unixSocketPath == nil {
+      // As in memcached: 0 turns TCP off altogether, -1 takes any free port.
+      if port == 0 {
+        throw SettingsError("port 0 means no TCP, and there is no unix socket: nothing to listen on")
+      }
       if let listen {
-        settings.listeners = try parseListeners(listen, defaultPort: port)
+        settings.listeners = try parseListeners(listen, defaultPort: max(port, 0))
       } else {
-        settings.listeners = [ListenAddress(host: nil, port: port)]
+        settings.listeners = [ListenAddress(host: nil, port: max(port, 0))]
       }
     }
     if settings.maximumItemSize > settings.hotMemory / 2 {
@@ -164,9 +196,11 @@ extension Draft {
         "the largest item (\(settings.maximumItemSize) bytes) must not be more than half of the memory (\(settings.hotMemory) bytes)"
       )
     }
-    if !coldDisabled {
+    settings.demoteAfter = demoteAfterSeconds == 0 ? nil : demoteAfterSeconds
+    if coldEnabled {
       var cold = cold
-      cold.path = coldPath ?? Self.defaultPath(port: port, environment)
+      cold.pathIsDefault = coldPath == nil
+      cold.path = coldPath ?? Self.defaultPath(port: max(port, 0), environment)
       settings.cold = cold
     }
     return settings
@@ -184,15 +218,9 @@ extension Draft {
   }
 }
 
-extension SettingsTable {
-  /// The key that is least different, if it is near enough to be meant.
-  static func nearest(_ key: String) -> String? {
-    let scored = entries.map { ($0.key, distance(Array(key), Array($0.key))) }
-    guard let best = scored.min(by: { $0.1 < $1.1 }), best.1 <= max(2, key.count / 3) else { return nil }
-    return best.0
-  }
-
-  private static func distance(_ a: [Character], _ b: [Character]) -> Int {
+/// The name that is least different from `name`, if it is near enough to be meant.
+package func nearestName(to name: String, among names: [String]) -> String? {
+  func distance(_ a: [Character], _ b: [Character]) -> Int {
     var row = Array(0...b.count)
     for i in 0..<a.count {
       var before = row[0]
@@ -205,4 +233,7 @@ extension SettingsTable {
     }
     return row[b.count]
   }
+  let scored = names.map { ($0, distance(Array(name), Array($0))) }
+  guard let best = scored.min(by: { $0.1 < $1.1 }), best.1 <= max(2, name.count / 3) else { return nil }
+  return best.0
 }

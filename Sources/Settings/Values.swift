@@ -17,6 +17,23 @@ package func parseSize(_ text: String) -> Int? {
   return overflow ? nil : product
 }
 
+/// A count of bytes as `parseSize` reads it, in the largest unit that leaves no remainder.
+func sizeText(_ bytes: Int) -> String {
+  for (shift, unit) in [(40, "t"), (30, "g"), (20, "m"), (10, "k")] where bytes > 0 && bytes % (1 << shift) == 0 {
+    return "\(bytes >> shift)\(unit)"
+  }
+  return "\(bytes)"
+}
+
+/// Milliseconds as `parseDuration` reads them, in the largest unit that leaves no remainder.
+func durationText(_ milliseconds: Int) -> String {
+  for (length, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")]
+  where milliseconds > 0 && milliseconds % length == 0 {
+    return "\(milliseconds / length)\(unit)"
+  }
+  return milliseconds == 0 ? "0" : "\(milliseconds)ms"
+}
+
 /// "500ms", "1s", "15m", "2h", "7d", "30" (seconds): milliseconds. nil if it is none of these.
 package func parseDuration(_ text: String) -> Int? {
   let lower = text.lowercased()
@@ -44,44 +61,64 @@ func parseFlag(_ text: String) -> Bool? {
   }
 }
 
-/// "127.0.0.1", "host:port", "[::1]:11211", "::1", several with commas, each perhaps behind
-/// `proto[ascii]:`. nil host in the result: every interface.
+/// "127.0.0.1", "host:port", "[::1]:11211", "::1", "*", several with commas or semicolons between, each perhaps
+/// behind `proto[ascii]:` and `tag[name]:` or `tag_name_:` (a tag is checked and has no further meaning here).
+/// nil host in the result: every interface. The same address twice is one.
 package func parseListeners(_ text: String, defaultPort: Int) throws(SettingsError) -> [ListenAddress] {
   var list: [ListenAddress] = []
-  for part in text.split(separator: ",", omittingEmptySubsequences: true) {
-    var name = String(part).trimmingSpaces()
-    for prefix in ["proto[ascii]:", "proto[negotiating]:"] where name.lowercased().hasPrefix(prefix) {
-      name = String(name.dropFirst(prefix.count))
-    }
-    if name.lowercased().hasPrefix("notls:") { name = String(name.dropFirst(6)) }
-    if name.lowercased().hasPrefix("proto[") || name.lowercased().hasPrefix("tag[") {
-      throw SettingsError("-l \(part): protocols other than ascii and tags are not available in this version")
-    }
-    var host = name
-    var port = defaultPort
-    if name.hasPrefix("["), let close = name.firstIndex(of: "]") {
-      host = String(name[name.index(after: name.startIndex)..<close])
-      let rest = name[name.index(after: close)...]
-      if rest.hasPrefix(":") {
-        guard let number = Int(rest.dropFirst()), (0...65535).contains(number) else {
-          throw SettingsError("-l \(part): the port must be 0 to 65535")
-        }
-        port = number
-      } else if !rest.isEmpty {
-        throw SettingsError("-l \(part): expected [address]:port")
-      }
-    } else if name.filter({ $0 == ":" }).count == 1, let colon = name.lastIndex(of: ":") {
-      host = String(name[..<colon])
-      guard let number = Int(name[name.index(after: colon)...]), (0...65535).contains(number) else {
-        throw SettingsError("-l \(part): the port must be 0 to 65535")
-      }
-      port = number
-    }
-    if host.isEmpty { throw SettingsError("-l \(part): an address is missing") }
-    list.append(ListenAddress(host: host == "*" ? nil : host, port: port))
+  for part in text.split(whereSeparator: { $0 == "," || $0 == ";" }) {
+    let listener = try parseListener(String(part).trimmingSpaces()[...], defaultPort)
+    if !list.contains(listener) { list.append(listener) }
   }
   if list.isEmpty { throw SettingsError("-l: an address is missing") }
   return list
+}
+
+private func parseListener(_ text: Substring, _ defaultPort: Int) throws(SettingsError) -> ListenAddress {
+  func refusal(_ reason: String) -> SettingsError { SettingsError("-l \(text): \(reason)") }
+  var rest = text
+  for prefix in ["notls:", "btls:", "mtls:"] where rest.hasPrefix(prefix) {
+    throw refusal("'\(prefix.dropLast())' is allowed only with TLS, which is not available in this version")
+  }
+  if rest.hasPrefix("proto[") {
+    guard let close = rest.firstIndex(of: "]") else { throw refusal("a ']' is missing behind 'proto['") }
+    let name = rest[rest.startIndex..<close].dropFirst(6)
+    guard name == "ascii" || name == "negotiating" else {
+      throw refusal("the protocol '\(name)' is not available in this version; allowed: ascii, negotiating")
+    }
+    rest = rest[close...].dropFirst()
+    guard rest.first == ":" else { throw refusal("expected 'proto[\(name)]:address'") }
+    rest = rest.dropFirst()
+  }
+  if rest.hasPrefix("tag[") || rest.hasPrefix("tag_") {
+    let closing: Character = rest.hasPrefix("tag[") ? "]" : "_"
+    let name = rest.dropFirst(4).prefix { $0 != closing }
+    guard (1...8).contains(name.utf8.count) else { throw refusal("a tag has 1 to 8 characters") }
+    rest = rest.dropFirst(4 + name.count)
+    guard rest.hasPrefix("\(closing):") else {
+      throw refusal("expected 'tag\(closing == "]" ? "[name]" : "_name_"):address'")
+    }
+    rest = rest.dropFirst(2)
+  }
+  var host = rest
+  var port: Substring?
+  if rest.hasPrefix("[") {
+    guard let close = rest.firstIndex(of: "]") else { throw refusal("a ']' is missing") }
+    host = rest[..<close].dropFirst()
+    let behind = rest[close...].dropFirst()
+    guard behind.isEmpty || behind.first == ":" else { throw refusal("expected [address]:port") }
+    if !behind.isEmpty { port = behind.dropFirst() }
+  } else if rest.filter({ $0 == ":" }).count == 1, let colon = rest.firstIndex(of: ":") {
+    host = rest[..<colon]
+    port = rest[colon...].dropFirst()
+  }
+  if host.isEmpty { throw refusal("an address is missing") }
+  var number = defaultPort
+  if let port {
+    guard let given = Int(port), (0...65535).contains(given) else { throw refusal("the port must be 0 to 65535") }
+    number = given
+  }
+  return ListenAddress(host: host == "*" ? nil : String(host), port: number)
 }
 
 extension String {

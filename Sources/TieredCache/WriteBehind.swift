@@ -471,7 +471,7 @@ extension TieredCache {
     for i in 0..<shardCount {
       (shards + i).withLock { state in
         var hashes: [UInt64] = []
-        state.hot.forEach { item in
+        state.hot.visit { item in
           if !item.state.contains(.queued) && state.hot.isLive(item, at: now) {
             hashes.append(hasher.hash(item.key, item.keyLength))
           }

@@ -1,9 +1,10 @@
 import Glibc
 import Settings
 
-/// The default state directory is made if it is missing; a folder that the operator named is not.
-func makeStateDirectory(of path: String, given: Bool) {
-  guard !given, let slash = path.lastIndex(of: "/") else { return }
+/// Makes the folders above `path` that are missing. Only for the default path: a folder that the operator named is
+/// not made.
+func makeStateDirectory(of path: String) {
+  guard let slash = path.lastIndex(of: "/") else { return }
   var made = ""
   for part in path[..<slash].split(separator: "/") {
     made += "/\(part)"

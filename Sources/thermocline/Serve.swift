@@ -153,9 +153,10 @@ struct Serve: ParsableCommand {
     for option in settings.withoutMeaningHere { logger.info("\(option) has no meaning here") }
     do {
       if settings.daemonize { try becomeDaemon() }
-      if let cold = settings.cold { makeStateDirectory(of: cold.path, given: coldPath != nil) }
       let status = try serve(settings, logger: logger) {
         if let user = settings.user { try become(user) }
+        // By the user who serves, and before the file is opened.
+        if let cold = settings.cold, cold.pathIsDefault { makeStateDirectory(of: cold.path) }
         if let pidFile = settings.pidFile { try writePID(to: pidFile) }
       }
       if let pidFile = settings.pidFile { unlink(pidFile) }
@@ -184,7 +185,10 @@ struct Serve: ParsableCommand {
     try readCommandLine(into: &draft)
     var settings = try draft.finished(environment: environment)
     if daemon { settings.daemonize = true }
-    settings.verbosity = max(settings.verbosity, min(verbose, 3))
+    if verbose > 0 { settings.verbosity = min(verbose, 3) }
+    if let napiIDs, let count = Int(napiIDs), count > settings.threads {
+      throw SettingsError("-N: '\(count)' is not allowed: at most the number of threads, \(settings.threads)")
+    }
     settings.withoutMeaningHere = try withoutMeaning()
     return settings
   }
@@ -193,7 +197,7 @@ struct Serve: ParsableCommand {
     func set(_ key: String, _ value: String?, _ option: String) throws {
       if let value { try draft.set(key, value, origin: option) }
     }
-    try set("port", port == "-1" ? "0" : port, "-p")
+    try set("port", port, "-p")
     if !listen.isEmpty { try set("listen", listen.joined(separator: ","), "-l") }
     try set("unix-socket", unixSocket, "-s")
     try set("unix-mask", unixMask, "-a")
@@ -214,14 +218,14 @@ struct Serve: ParsableCommand {
     if noCAS { try set("disable-cas", "true", "-C") }
     if noFlush { try set("disable-flush-all", "true", "-F") }
     try set("cold.path", memoryFile, "-e")
-    for option in extendedOptions() where option.name == "ext_path" {
-      let parts = option.value.split(separator: ":", maxSplits: 1).map(String.init)
-      guard parts.count == 2 else { throw SettingsError("-o ext_path=\(option.value): expected FILE:SIZE") }
-      try set("cold.path", parts[0], "-o ext_path")
-      try set("cold.limit", parts[1], "-o ext_path")
-    }
-    for option in extendedOptions() where option.name == "idle_timeout" {
-      try set("idle-timeout", option.value, "-o idle_timeout")
+    for option in try ExtendedOptions.parse(extended) {
+      if option.name == "ext_path" {
+        let file = try ExtendedOptions.path(of: option)
+        try set("cold.path", file.path, "-o ext_path")
+        try set("cold.limit", file.size, "-o ext_path")
+      } else if option.name == "idle_timeout" {
+        try set("idle-timeout", option.value, "-o idle_timeout")
+      }
     }
     try set("cold.path", coldPath, "--cold-path")
     if noCold { try set("cold.enabled", "false", "--no-cold") }
@@ -233,43 +237,32 @@ struct Serve: ParsableCommand {
     try refuseWhatIsNotThere()
   }
 
-  private func extendedOptions() -> [(name: String, value: String)] {
-    extended.flatMap { $0.split(separator: ",") }.map { option in
-      let parts = option.split(separator: "=", maxSplits: 1).map(String.init)
-      return (parts[0], parts.count > 1 ? parts[1] : "")
-    }
-  }
-
   /// What would make the server less safe, or other than asked, if it were passed over.
   private func refuseWhatIsNotThere() throws {
     if tls { throw SettingsError("-Z: TLS is not available in this version") }
     if sasl { throw SettingsError("-S: SASL is not available in this version") }
     if authFile != nil { throw SettingsError("-Y: authentication is not available in this version") }
-    if let udpPort, udpPort != "0" {
+    if let udpPort, Int(udpPort) != 0 {
       throw SettingsError("-U: '\(udpPort)' is not allowed: UDP is not available in this version, only 0")
     }
     if let binding, !["ascii", "auto"].contains(binding) {
       throw SettingsError("-B: '\(binding)' is not allowed: ascii or auto (binary is not available in this version)")
     }
     if shutdownCommand { throw SettingsError("-A: the shutdown command is not available in this version") }
-    for option in extendedOptions() where !Self.knownExtended.contains(option.name) {
-      throw SettingsError("-o: there is no option '\(option.name)'")
-    }
+    try checkWhatIsOnlyChecked()
   }
 
-  /// memcached's -o options that are taken in: each has a meaning here, or is reported as having none.
-  private static let knownExtended: Set<String> = [
-    "maxconns_fast", "no_maxconns_fast", "hashpower", "tail_repair_time", "hash_algorithm", "lru_crawler",
-    "no_lru_crawler", "lru_crawler_sleep", "lru_crawler_tocrawl", "lru_maintainer", "no_lru_maintainer",
-    "hot_lru_pct", "warm_lru_pct", "hot_max_factor", "warm_max_factor", "temporary_ttl", "idle_timeout",
-    "watcher_logbuf_size", "worker_logbuf_size", "slab_sizes", "slab_chunk_max", "track_sizes",
-    "no_inline_ascii_resp", "inline_ascii_resp", "modern", "no_modern", "no_hashexpand", "no_slab_reassign",
-    "slab_reassign", "slab_automove", "no_slab_automove", "slab_automove_ratio", "slab_automove_window",
-    "slab_automove_freeratio", "resp_obj_mem_limit", "read_buf_mem_limit", "no_lru_bumps", "relaxed_privileges",
-    "drop_privileges", "no_drop_privileges", "ext_path", "ext_page_size", "ext_page_count", "ext_wbuf_size",
-    "ext_threads", "ext_io_depth", "ext_item_size", "ext_item_age", "ext_low_ttl", "ext_recache_rate",
-    "ext_compact_under", "ext_drop_under", "ext_max_sleep", "ext_max_frag", "ext_drop_unread",
-  ]
+  /// memcached refuses some values of options that have no meaning here; so does this server.
+  private func checkWhatIsOnlyChecked() throws {
+    func check(_ value: String?, _ option: String, _ allowed: String, _ isAllowed: (String) -> Bool) throws {
+      guard let value, !isAllowed(value) else { return }
+      throw SettingsError("\(option): '\(value)' is not allowed: \(allowed)")
+    }
+    try check(growthFactor, "-f", "a number greater than 1") { Double($0).map { $0 > 1 } ?? false }
+    try check(minimumChunk, "-n", "a whole number of bytes, at least 1") { Int($0).map { $0 > 0 } ?? false }
+    try check(napiIDs, "-N", "a whole number, at least 1") { Int($0).map { $0 > 0 } ?? false }
+    try check(statsPrefix, "-D", "a character") { !$0.isEmpty }
+  }
 
   private func withoutMeaning() throws -> [String] {
     var list: [String] = []
@@ -285,7 +278,7 @@ struct Serve: ParsableCommand {
     note(noWatch, "-W")
     note(requestsPerEvent != nil, "-R")
     note(noCAS, "-C")
-    for option in extendedOptions() where !["ext_path", "idle_timeout"].contains(option.name) {
+    for option in try ExtendedOptions.parse(extended) where !["ext_path", "idle_timeout"].contains(option.name) {
       list.append("-o \(option.name)")
     }
     return list

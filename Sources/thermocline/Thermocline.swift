@@ -16,16 +16,22 @@ struct Thermocline: ParsableCommand {
     defaultSubcommand: Serve.self)
 
   static func main() {
-    let arguments = Getopt.separated(Array(CommandLine.arguments.dropFirst()))
-    if arguments.contains("-V") || arguments.contains("--version") {
-      print(versionLine)
-      return
-    }
-    if arguments == ["-h"] || arguments == ["--help"] || arguments == ["-i"] {
-      print(versionLine)
-      print(Serve.helpMessage(columns: 100))
-      print("\nOther commands:\n  check-config <file>     say whether a config file is acceptable")
-      return
+    var arguments = Array(CommandLine.arguments.dropFirst())
+    // The other sub-commands are ours alone and need no getopt.
+    if arguments.first != "check-config" && arguments.first != "help" {
+      let read = Getopt.read(arguments)
+      arguments = read.arguments
+      switch read.question {
+      case .version, .license:
+        print(versionLine)
+        return
+      case .help:
+        print(versionLine)
+        print(Serve.helpMessage(columns: 100))
+        print("\nOther commands:\n  check-config <file>     say whether a config file is acceptable")
+        return
+      case nil: break
+      }
     }
     do {
       var command = try Thermocline.parseAsRoot(arguments)

@@ -113,7 +113,7 @@ struct Seeded: RandomNumberGenerator {
   private func checkInvariants(_ shard: inout HotShard) {
     var items = 0
     var bytes = 0
-    shard.forEach { item in
+    shard.visit { item in
       items += 1
       bytes += item.recordBytes
     }
@@ -158,7 +158,7 @@ struct Seeded: RandomNumberGenerator {
   @Test func anUnsavedItemNeverGoes() {
     var shard = shard(limit: 1 << 20)
     #expect(put(&shard, 0, length: 100, now: 10))
-    shard.forEach { $0.state.insert(.unsaved) }
+    shard.visit { $0.state.insert(.unsaved) }
     for number in 1..<20_000 { #expect(put(&shard, number, length: 100, now: 10)) }
     #expect(get(&shard, 0, now: 10) == 100)
     checkInvariants(&shard)

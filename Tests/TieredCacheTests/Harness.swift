@@ -88,7 +88,7 @@ final class Bench {
     for i in 0..<cache.shardCount {
       (cache.shards + i).withLock { state in
         var items: [(UInt64, [UInt8])] = []
-        state.hot.forEach { item in
+        state.hot.visit { item in
           if !item.state.contains(.unsaved) {
             items.append(
               (
@@ -196,7 +196,7 @@ final class Bench {
       let agrees = (cache.shards + i).withLock { state in
         var bytes = 0
         var count = 0
-        state.hot.forEach { item in
+        state.hot.visit { item in
           if item.state.contains(.unsaved) {
             count += 1
             bytes += ShardState.weight(item)
