@@ -356,7 +356,7 @@ extension WorkerState {
       answer: connection.pointee.answer(for: key.hash)
     ) { _ in }
     switch outcome {
-    case .cold: return parkFor(connection, outcome, key, after, end)
+    case .cold, .full: return parkFor(connection, outcome, key, after, end)
     case .scanning where !connection.pointee.scanGivenUp:
       return parkFor(connection, outcome, key, after, end)
     default: break

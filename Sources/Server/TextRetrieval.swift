@@ -39,6 +39,9 @@ extension WorkerState {
       case .scanning:
         park(connection, .scan)
         return suspend(connection, verb, expiry, before)
+      case .full:
+        park(connection, .room)
+        return suspend(connection, verb, expiry, before)
       default: continue
       }
     }
@@ -116,6 +119,9 @@ extension WorkerState {
         return .parkedAt(before)
       case .scanning:
         park(connection, .scan)
+        return .parkedAt(before)
+      case .full:
+        park(connection, .room)
         return .parkedAt(before)
       default: continue
       }

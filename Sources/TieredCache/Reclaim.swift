@@ -18,6 +18,7 @@ extension TieredCache {
     }
     let target = max(bytes, pool.segmentBytes)
     var steps = 0
+    var passes = 0
     var tried = Set<Int>()
     while pool.usedBytes + target > pool.limitBytes {
       let number = reclaimVictim(wanting, except: tried)
@@ -28,6 +29,12 @@ extension TieredCache {
           writeBehind!.urge()
           writeBehind!.wakeIfUrged()
           return .full
+        }
+        // What made all shards stick may have been written since they were looked at.
+        passes += 1
+        if passes < 8 {
+          tried = []
+          continue
         }
         countOutOfMemory(wanting)
         return .outOfMemory
