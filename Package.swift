@@ -65,6 +65,8 @@ let package = Package(
       dependencies: [
         "TieredCache", "CacheCore", "HotTier", "ColdTier", .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
+    .testTarget(
+      name: "ServerTests", dependencies: ["Server", "TieredCache", "HotTier"], swiftSettings: common),
     .testTarget(name: "ThermoclineTests", dependencies: ["thermocline", "Settings"], swiftSettings: common),
   ]
 )

@@ -3,10 +3,11 @@ import Glibc
 import MemcachedProtocol
 import TieredCache
 
-/// The text protocol's commands carried out on the cache: the one place where protocol and storage meet.
+/// The text protocol's commands carried out on the cache: here, and for those that read in
+/// TextRetrieval.swift, protocol and storage meet.
 extension WorkerState {
   /// How serving goes on after a command.
-  private enum Next {
+  enum Next {
     /// At this byte.
     case at(UnsafeRawPointer)
     /// The command is not there as a whole yet.
@@ -59,7 +60,7 @@ extension WorkerState {
   }
 
   /// In the middle of a turn. False if the socket is full or gone, and serving has to stop.
-  private mutating func flushMidway(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+  mutating func flushMidway(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     if connection.pointee.needsCommit {
       // Held replies go to the backlog, which bounds them: no more is served until they are out.
       return connection.pointee.parking == .none && flushHeld(connection)
@@ -122,278 +123,6 @@ extension WorkerState {
     case .touch: return touch(connection, request, after, end)
     default: return administer(connection, request, after)
     }
-  }
-
-  // MARK: Retrieval
-
-  private mutating func retrieve(
-    _ connection: UnsafeMutablePointer<Connection>, _ verb: TextVerb, expiry: UnixSeconds?,
-    _ keys: UnsafeRawPointer, _ keysEnd: UnsafeRawPointer, _ after: UnsafeRawPointer,
-    _ end: UnsafeRawPointer
-  ) -> Next {
-    var p = keys
-    // Many keys: what they need is brought near before any is read.
-    if keysEnd - keys > 40 { prefetch(keys, keysEnd) }
-    var prefetchedTo = 32
-    var number = 0
-    // One key too long spoils the whole command: nothing of it is answered.
-    if keysEnd - keys > 250 && hasLongKey(keys, keysEnd) {
-      out.append(Reply.badCommandLineFormat)
-      return .at(after)
-    }
-    while true {
-      let before = p
-      let token = nextToken(&p, keysEnd)
-      if token.length == 0 { break }
-      number += 1
-      if number == prefetchedTo {
-        prefetch(p, keysEnd)
-        prefetchedTo += 32
-      }
-      if out.count > Self.flushThreshold || out.mustFlush {
-        if !flushMidway(connection) {
-          return suspend(connection, verb, expiry, before)
-        }
-      }
-      let key = cache.key(token.start, token.length)
-      let outcome = emit(connection, verb, key, expiry: expiry)
-      switch outcome {
-      case .done, .notFound, .outOfMemory: continue
-      case .cold:
-        askForRows(connection, first: key, outcome, p, keysEnd, after, end)
-        return suspend(connection, verb, expiry, before)
-      case .scanning:
-        park(connection, .scan)
-        return suspend(connection, verb, expiry, before)
-      default: continue
-      }
-    }
-    out.append(Reply.end)
-    return .at(after)
-  }
-
-  private func hasLongKey(_ keys: UnsafeRawPointer, _ end: UnsafeRawPointer) -> Bool {
-    var p = keys
-    while true {
-      let token = nextToken(&p, end)
-      if token.length == 0 { return false }
-      if token.length > 250 { return true }
-    }
-  }
-
-  /// The connection goes on later at the key at `p`.
-  private func suspend(
-    _ connection: UnsafeMutablePointer<Connection>, _ verb: TextVerb, _ expiry: UnixSeconds?,
-    _ p: UnsafeRawPointer
-  ) -> Next {
-    connection.pointee.retrieval = verb
-    connection.pointee.retrievalExpiry = expiry ?? 0
-    return .parkedAt(p)
-  }
-
-  /// Goes on with a retrieval whose next key is at `p`; its line may still have no end.
-  private mutating func continueRetrieval(
-    _ connection: UnsafeMutablePointer<Connection>, _ verb: TextVerb, _ p: UnsafeRawPointer,
-    _ end: UnsafeRawPointer
-  ) -> Next {
-    let expiry: UnixSeconds? =
-      verb == .gat || verb == .gats ? connection.pointee.retrievalExpiry : nil
-    if let newline = memchr(p, 10, end - p) {
-      let after = UnsafeRawPointer(newline) + 1
-      var keysEnd = UnsafeRawPointer(newline)
-      if keysEnd > p && (keysEnd - 1).load(as: UInt8.self) == 13 { keysEnd -= 1 }
-      connection.pointee.retrieval = nil
-      return retrieve(connection, verb, expiry: expiry, p, keysEnd, after, end)
-    }
-    // Serve the keys that are followed by a space; the last one may go on.
-    var last = end
-    while last > p && (last - 1).load(as: UInt8.self) != 32 { last -= 1 }
-    if last == p {
-      if end - p > Self.maximumLine {
-        connection.pointee.closesAfterOutput = true
-        connection.pointee.retrieval = nil
-        return .at(end)
-      }
-      return .incomplete
-    }
-    var q = p
-    while true {
-      let before = q
-      let token = nextToken(&q, last)
-      if token.length == 0 { break }
-      if token.length > 250 {
-        out.append(Reply.badCommandLineFormat)
-        connection.pointee.closesAfterOutput = true
-        connection.pointee.retrieval = nil
-        return .at(end)
-      }
-      if out.count > Self.flushThreshold || out.mustFlush {
-        if !flushMidway(connection) { return .parkedAt(before) }
-      }
-      let key = cache.key(token.start, token.length)
-      let outcome = emit(connection, verb, key, expiry: expiry)
-      switch outcome {
-      case .cold:
-        askForRows(connection, first: key, outcome, q, last, last, last)
-        return .parkedAt(before)
-      case .scanning:
-        park(connection, .scan)
-        return .parkedAt(before)
-      default: continue
-      }
-    }
-    if last == end { return .parkedAt(end) }
-    return .parkedAt(last)
-  }
-
-  /// Hashes up to 32 keys and asks for their index lines, then for their items.
-  private func prefetch(_ keys: UnsafeRawPointer, _ keysEnd: UnsafeRawPointer) {
-    withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 32) { hashes in
-      var p = keys
-      var count = 0
-      while count < 32 {
-        let token = nextToken(&p, keysEnd)
-        if token.length == 0 { break }
-        let hash = cache.hasher.hash(token.start, token.length)
-        hashes[count] = hash
-        count += 1
-        cache.prefetchIndex(hash)
-      }
-      for i in 0..<count { cache.prefetchItem(hashes[i]) }
-    }
-  }
-
-  /// Writes one item's VALUE block, if there is one.
-  @inline(__always)
-  private mutating func emit(
-    _ connection: UnsafeMutablePointer<Connection>, _ verb: TextVerb, _ key: CacheKey,
-    expiry: UnixSeconds?
-  ) -> Outcome {
-    let withCAS = verb == .gets || verb == .gats
-    let target = out.end
-    var written = 0
-    var pinned: PinnedValue? = nil
-    var pinnedBytes = 0
-    let answer = connection.pointee.answers.isEmpty ? nil : connection.pointee.answer(for: key.hash)
-    let outcome = cache.read(key, now: now, touchTo: expiry, answer: answer) { item in
-      // "VALUE ", then key, suffix and (if inline) the value as they lie in the item.
-      target.storeBytes(of: 0x2045_554c_4156, as: UInt64.self)
-      let head = item.keyLength + item.suffixLength
-      let body = item.isLarge ? 0 : item.valueLength + 2
-      if withCAS {
-        (target + 6).copyMemory(from: item.key, byteCount: head - 2)
-        var q = target + 6 + head - 2
-        q.storeBytes(of: 32, as: UInt8.self)
-        q += 1
-        q += writeDecimal(item.cas, to: q)
-        q.storeBytes(of: 13, as: UInt8.self)
-        q.storeBytes(of: 10, toByteOffset: 1, as: UInt8.self)
-        q += 2
-        if body > 0 { q.copyMemory(from: item.key + head, byteCount: body) }
-        written = (q - target) + body
-      } else {
-        (target + 6).copyMemory(from: item.key, byteCount: head + body)
-        written = 6 + head + body
-      }
-      if item.isLarge {
-        pinned = item.block
-        pinned!.retain()
-        pinnedBytes = item.valueLength + 2
-      }
-    }
-    switch outcome {
-    case .done:
-      out.advance(written)
-      if let pinned { out.append(pinned, byteCount: pinnedBytes) }
-      // As in memcached, gat counts as a touch alone.
-      if expiry == nil {
-        counters.getHits &+= 1
-      } else {
-        counters.touchHits &+= 1
-        if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
-      }
-    case .scanning where connection.pointee.scanGivenUp:
-      countMiss(touching: expiry != nil)
-      return .notFound
-    case .notFound, .outOfMemory:
-      countMiss(touching: expiry != nil)
-      return .notFound
-    default: return outcome
-    }
-    if expiry == nil { counters.getCommands &+= 1 } else { counters.touchCommands &+= 1 }
-    return .done
-  }
-
-  private mutating func countMiss(touching: Bool) {
-    if touching {
-      counters.touchCommands &+= 1
-      counters.touchMisses &+= 1
-    } else {
-      counters.getCommands &+= 1
-      counters.getMisses &+= 1
-    }
-  }
-
-  /// Asks the file for a key, and in the same batch for what the rest of this retrieval and the
-  /// retrievals behind it will want, and parks the connection.
-  private mutating func askForRows(
-    _ connection: UnsafeMutablePointer<Connection>, first: CacheKey, _ outcome: Outcome,
-    _ rest: UnsafeRawPointer, _ restEnd: UnsafeRawPointer, _ after: UnsafeRawPointer,
-    _ end: UnsafeRawPointer
-  ) {
-    guard case .cold(let sequence) = outcome else { return }
-    // What was learnt before and is still wanted may be out of date; ask again for what is.
-    if connection.pointee.outstandingReads == 0 { connection.pointee.dropAnswers() }
-    var wishes: [(hash: UInt64, sequence: UInt64)] = [(first.hash, sequence)]
-    gather(&wishes, rest, restEnd)
-    var p = after
-    while wishes.count < Self.maximumWishes, p < end, let newline = memchr(p, 10, end - p) {
-      let lineEnd = UnsafeRawPointer(newline)
-      let length = lineEnd - p - ((lineEnd - p) > 0 && (lineEnd - 1).load(as: UInt8.self) == 13 ? 1 : 0)
-      let request = parseTextLine(p, length, lineBytes: lineEnd + 1 - p)
-      p = lineEnd + 1
-      switch request.verb {
-      case .get, .gets, .gat, .gats: gather(&wishes, request.argumentsStart, request.argumentsEnd)
-      case .set, .add, .replace, .append, .prepend, .cas:
-        p += max(request.valueLength, 0) + 2
-      case .increment, .decrement, .touch:
-        gather(&wishes, request.keyStart, request.keyStart + request.keyLength)
-      case .delete: continue
-      default: p = end
-      }
-    }
-    connection.pointee.outstandingReads += wishes.count
-    park(connection, .coldRead)
-    cache.coldReads!.submit(wishes, sink: mailbox, ticket: UInt64(UInt(bitPattern: connection)))
-  }
-
-  /// Rows asked for at a time, per connection.
-  static let maximumWishes = 64
-
-  private func gather(
-    _ wishes: inout [(hash: UInt64, sequence: UInt64)], _ keys: UnsafeRawPointer,
-    _ keysEnd: UnsafeRawPointer
-  ) {
-    var p = keys
-    while wishes.count < Self.maximumWishes {
-      let token = nextToken(&p, keysEnd)
-      if token.length == 0 || token.length > 250 { return }
-      let key = cache.key(token.start, token.length)
-      if let sequence = cache.coldSequence(key, now: now) { wishes.append((key.hash, sequence)) }
-    }
-  }
-
-  /// Parks for a cold key of a command that is not a retrieval.
-  private mutating func parkFor(
-    _ connection: UnsafeMutablePointer<Connection>, _ outcome: Outcome, _ key: CacheKey,
-    _ after: UnsafeRawPointer, _ end: UnsafeRawPointer
-  ) -> Next {
-    switch outcome {
-    case .cold: askForRows(connection, first: key, outcome, after, after, after, end)
-    case .scanning: park(connection, .scan)
-    default: park(connection, .room)
-    }
-    return .parked
   }
 
   // MARK: Storage
@@ -627,7 +356,7 @@ extension WorkerState {
       answer: connection.pointee.answer(for: key.hash)
     ) { _ in }
     switch outcome {
-    case .cold: return parkFor(connection, outcome, key, after, end)
+    case .cold, .full: return parkFor(connection, outcome, key, after, end)
     case .scanning where !connection.pointee.scanGivenUp:
       return parkFor(connection, outcome, key, after, end)
     default: break
@@ -668,18 +397,20 @@ extension WorkerState {
       return .closed
     case .flushAll:
       if limits.flushDisabled {
-        out.append(Reply.flushNotAllowed)
+        if !request.noreply { out.append(Reply.flushNotAllowed) }
         return .at(after)
       }
       counters.flushCommands &+= 1
-      // A delay is counted as an expiry is: relative up to 30 days, absolute above.
-      cache.flushAll(at: request.expiry <= 0 ? 0 : expiryMoment(request.expiry, now: now), now: now)
+      // A delay is counted as an expiry is (relative up to 30 days, absolute above), less a second, as
+      // memcached has it: flush_all 1 acts at once. A moment in the past flushes nothing.
+      let moment = request.expiry <= 0 ? 0 : expiryMoment(request.expiry, now: now)
+      if moment == 0 || moment > now { cache.flushAll(at: moment == 0 ? 0 : moment - 1, now: now) }
       if !request.noreply {
         out.append(Reply.ok)
         if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
       }
     case .stats: statistics(request)
-    default: out.append(Reply.error)
+    default: if !request.noreply { out.append(Reply.error) }
     }
     return .at(after)
   }

@@ -111,7 +111,8 @@ struct WorkerState {
     let inline = shared.cache.pool.segmentBytes / 8
     inputCapacity = Self.receiveBytes + inline + 4096
     input = .allocate(byteCount: inputCapacity, alignment: 4096)
-    out = Output(capacity: Self.flushThreshold + inline + 8192)
+    // Above the threshold: one more item, or the longest list of statistics.
+    out = Output(capacity: Self.flushThreshold + inline + (64 << 10))
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
     event.data.u64 = 0
@@ -180,7 +181,8 @@ struct WorkerState {
         connection.pointee.answers.append(answer)
         connection.pointee.outstandingReads -= 1
         if connection.pointee.outstandingReads == 0 {
-          if connection.pointee.isClosed { release(connection) } else { resume(connection) }
+          // An event of this round may still name it.
+          if connection.pointee.isClosed { graveyard.append(connection) } else { resume(connection) }
         }
       case .cycleEnded(let number, let succeeded): cycleEnded(number, succeeded: succeeded)
       case .scanAdvanced:
@@ -290,7 +292,7 @@ struct WorkerState {
     shared.connectionCount.subtract(1, ordering: .relaxed)
     connection.pointee.deinitialize()
     // Answers that are still to come name this memory; the last of them frees it. Without any, it is
-    // freed after this round of events, since one of them may name it as well.
+    // freed after this round of events, one of which may name it as well.
     if connection.pointee.outstandingReads == 0 { graveyard.append(connection) }
   }
 
@@ -339,9 +341,13 @@ struct WorkerState {
     }
     let kept = connection.pointee.pendingCount
     if kept > 0 { input.copyMemory(from: connection.pointee.pending!, byteCount: kept) }
-    let received = retrying {
-      recv(connection.pointee.socket, input + kept, Self.receiveBytes, 0)
+    // A line of blanks can be longer than any command needs: what does not fit beside it is no client's.
+    let room = min(Self.receiveBytes, inputCapacity - kept)
+    if room == 0 {
+      close(connection)
+      return
     }
+    let received = retrying { recv(connection.pointee.socket, input + kept, room, 0) }
     if received <= 0 {
       if received < 0 && errno == EAGAIN { return }
       close(connection)

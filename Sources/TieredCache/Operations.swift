@@ -55,7 +55,7 @@ extension TieredCache {
         return outcome
       case .needsRoom(let bytes):
         attempts += 1
-        if attempts > 64 { return .outOfMemory }
+        if attempts > 64 { return othersTookIt() }
         if let failure = makeRoom(shard, bytes: bytes, now: now) { return failure }
       }
     }
@@ -72,6 +72,12 @@ extension TieredCache {
       return .notDurable
     }
     return nil
+  }
+
+  /// Room was made time and again, and others were quicker. With a file that takes writes the client waits
+  /// for its turn as for room; else it is told.
+  private func othersTookIt() -> Outcome {
+    store != nil && coldWritable.load(ordering: .relaxed) ? .full : .outOfMemory
   }
 
   /// Whether a writer has to wait for the file.
@@ -250,7 +256,7 @@ extension TieredCache {
       case .finished(let outcome): return outcome
       case .needsRoom(let bytes):
         attempts += 1
-        if attempts > 64 { return .outOfMemory }
+        if attempts > 64 { return othersTookIt() }
         if let failure = makeRoom(shard, bytes: bytes, now: now) { return failure }
       }
     }

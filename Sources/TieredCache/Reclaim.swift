@@ -18,15 +18,23 @@ extension TieredCache {
     }
     let target = max(bytes, pool.segmentBytes)
     var steps = 0
+    var passes = 0
     var tried = Set<Int>()
     while pool.usedBytes + target > pool.limitBytes {
       let number = reclaimVictim(wanting, except: tried)
       if number < 0 {
-        let unsaved = wanting.withLock { $0.unsavedBytes > 0 }
-        if store != nil && (unsaved || tried.count > 1) && coldWritable.load(ordering: .relaxed) {
+        var unsaved = false
+        for i in 0..<shardCount where !unsaved { unsaved = (shards + i).withLock { $0.unsavedBytes > 0 } }
+        if store != nil && unsaved && coldWritable.load(ordering: .relaxed) {
           writeBehind!.urge()
           writeBehind!.wakeIfUrged()
           return .full
+        }
+        // What made all shards stick may have been written since they were looked at.
+        passes += 1
+        if passes < 8 {
+          tried = []
+          continue
         }
         countOutOfMemory(wanting)
         return .outOfMemory

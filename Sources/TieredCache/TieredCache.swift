@@ -225,7 +225,7 @@ package final class TieredCache: Sendable {
   /// Calls `body` with the item of a key, under its shard's lock: copy or pin, and leave.
   /// `touchTo`: a new expiry for it (gat and its kin), nil = leave it.
   /// `answer`: what the file said when a first call returned `.cold`.
-  /// Returns done, notFound, cold or scanning.
+  /// Returns done, notFound, cold or scanning; with `touchTo` also full or outOfMemory.
   @inline(__always)
   package func read(
     _ key: CacheKey, now: UnixSeconds, touchTo: UnixSeconds? = nil, answer: ColdAnswer? = nil,
@@ -265,7 +265,12 @@ package final class TieredCache: Sendable {
         body(item)
         return .done
       }
-      if touchTo != nil { return .outOfMemory }
+      if touchTo != nil {
+        // A new expiry needs the item in RAM: the client waits for room, unless none is ever made.
+        if options.evictionsDisabled { return .outOfMemory }
+        writeBehind!.urge()
+        return .full
+      }
       body(row.item)
       return .done
     }

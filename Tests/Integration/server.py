@@ -21,6 +21,9 @@ PEER = Path(os.environ.get("MEMCACHED", "/usr/bin/memcached"))
 #: The long form: more rounds, more commands, and times are asserted instead of only printed.
 LONG = os.environ.get("LONG_TESTS", "") not in ("", "0")
 
+#: Without what would set a server up otherwise than its test says.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("THERMOCLINE_")}
+
 #: Every process that was started and not yet waited for; the test session ends those that a test left.
 running: set["Server"] = set()
 
@@ -93,7 +96,7 @@ class Server:
         with self.log_path.open("ab") as log:
             self.started_at = time.monotonic()
             self.process = subprocess.Popen(self.arguments(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            cwd=self.directory)
+                                            cwd=self.directory, env=ENVIRONMENT)
         running.add(self)
 
     def start(self, timeout: float = 20) -> "Server":

@@ -38,7 +38,7 @@ def refusal(server: Server, *command: str) -> tuple[int, str]:
 BAD_WORDS = [
     (["--no-such-option"], "no-such-option"),
     (["-m", "lots"], "lots"),
-    (["-m", "-5"], "-5"),
+    (["-m", "-5"], "-m"),
     (["-t", "0"], "-t"),
     (["-c", "0"], "-c"),
     (["-I", "1000"], "-I"),

@@ -197,6 +197,30 @@ def test_always_loses_nothing_that_was_acknowledged(make_server):
             assert {key: value for key, (value, _, _) in found.items()} == expected
 
 
+def test_shutdown_keeps_all_at_a_stop_and_brings_back_nothing_old_after_a_crash(make_server):
+    server = make_server("--durability", "shutdown").start()
+    keys = [f"key{i}" for i in range(300)]
+    with server.connect() as connection:
+        for key in keys:
+            connection.set(key, b"first of " + key.encode())
+    server.terminate()
+    server.start()
+    with server.connect() as connection:
+        assert len(connection.get_all(keys)) == 300
+        for key in keys[:100]:
+            connection.set(key, b"second of " + key.encode())
+        for key in keys[100:200]:
+            assert connection.call(b"delete %s\r\n" % key.encode()) == b"DELETED"
+    time.sleep(WINDOW)
+    server.kill()
+    server.start()
+    with server.connect() as connection:
+        found = {key: value for key, (value, _, _) in connection.get_all(keys).items()}
+    assert [key for key in keys[100:200] if key in found] == [], "deleted"
+    assert [key for key in keys[:100] if found.get(key, b"second of " + key.encode())[:6] != b"second"] == [], "replaced"
+    assert [key for key in keys[200:] if found.get(key) != b"first of " + key.encode()] == [], "in the file, unchanged"
+
+
 def test_a_stop_under_load_loses_nothing(make_server):
     """Everything that was acknowledged before SIGTERM is there afterwards, even if it came a moment before."""
     server = make_server("--durability-interval", "10s").start()
