@@ -6,8 +6,10 @@ package struct ItemAttributes: Equatable, Sendable {
   package var expiresAt: UnixSeconds
   /// Unique for each version of each item; rises, also over a restart.
   package var cas: UInt64
-  /// Bit 0 stale, bit 1 a win token was handed out (meta commands). Bits 8 and up: the flush epoch,
-  /// raised by each flush_all; a row of an older epoch than the store's is dead.
+  /// Bit 0 stale, bit 1 a win token was handed out, bit 2 the key was sent in base64, bit 3 read since it
+  /// was stored (meta commands). Bits 8...31: the flush epoch, raised by each flush_all; a row of another
+  /// epoch than the store's is dead. Bits 32...63: the last access before this was written, Unix seconds,
+  /// 0 = not known.
   package var state: UInt64
 
   @inlinable
@@ -17,6 +19,24 @@ package struct ItemAttributes: Equatable, Sendable {
     self.cas = cas
     self.state = state
   }
+
+  @inlinable package static var stale: UInt64 { 1 }
+  @inlinable package static var won: UInt64 { 2 }
+  @inlinable package static var binaryKey: UInt64 { 4 }
+  @inlinable package static var fetched: UInt64 { 8 }
+
+  /// `state` put together. `epoch`: whole, its low 24 bits are kept.
+  @inlinable
+  package static func state(marks: UInt64, epoch: UInt64, lastAccess: UnixSeconds = 0) -> UInt64 {
+    marks & 0xff | (epoch & 0xff_ffff) << 8 | UInt64(lastAccess) << 32
+  }
+
+  /// Whether this was written since the flush that began `epoch`.
+  @inlinable
+  package func isOf(epoch: UInt64) -> Bool { state >> 8 & 0xff_ffff == epoch & 0xff_ffff }
+
+  @inlinable
+  package var lastAccess: UnixSeconds { UnixSeconds(truncatingIfNeeded: state >> 32) }
 
   /// Whether it is not to be served any more at `now`.
   @inlinable

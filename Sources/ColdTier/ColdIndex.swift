@@ -8,7 +8,8 @@ import Glibc
 ///
 ///     word 0  the whole hash (0 = empty; a hash of 0 counts as 1)
 ///     word 1  bits  0...39  sequence of the row
-///             bits 40...61  expiry in units of 1,024 s, rounded up; 0 = never
+///             bits 40...60  expiry in units of 2,048 s, rounded up; 0 = never
+///             bit  61       read since the item was stored
 ///             bits 62...63  reads since the row was written, up to 3
 ///
 /// An entry's home is hash * capacity / 2^64, which rises with the hash, so growth is two sequential
@@ -25,6 +26,8 @@ package struct ColdIndex: ~Copyable {
     /// Coarse: never earlier than the row's own; 0 = never.
     package var expiresAt: UInt32
     package var reads: UInt8
+    /// Read since it was stored, in whichever tier.
+    package var wasFetched: Bool
   }
 
   private let slots: UnsafeMutablePointer<Slot>
@@ -33,11 +36,12 @@ package struct ColdIndex: ~Copyable {
   package private(set) var count = 0
 
   /// Seconds by which `Entry.expiresAt` may lie after the row's own expiry, at most.
-  package static let expirySlack: UInt32 = 1024
+  package static let expirySlack: UInt32 = 2048
   static let overhang = 512
   private static let firstCapacity = 256
   private static let sequenceMask: UInt64 = (1 << 40) - 1
   private static let oneRead: UInt64 = 1 << 62
+  private static let fetchedBit: UInt64 = 1 << 61
 
   /// `maximumCount`: entries for which address space is reserved; memory is taken as it fills.
   package init(maximumCount: Int) {
@@ -75,19 +79,19 @@ package struct ColdIndex: ~Copyable {
     }
   }
 
-  private static func coarse(_ expiresAt: UInt32) -> UInt64 { (UInt64(expiresAt) + 1023) >> 10 }
+  private static func coarse(_ expiresAt: UInt32) -> UInt64 { (UInt64(expiresAt) + 2047) >> 11 }
 
-  private static func word(_ sequence: UInt64, _ expiresAt: UInt32) -> UInt64 {
-    // The last seconds before 2106 do not fit and count as never; the row knows better.
+  private static func word(_ sequence: UInt64, _ expiresAt: UInt32, _ fetched: Bool) -> UInt64 {
+    // The last half hour before 2106 does not fit and counts as never; the row knows better.
     let expiry = coarse(expiresAt)
-    return sequence & sequenceMask | (expiry < 1 << 22 ? expiry << 40 : 0)
+    return sequence & sequenceMask | (expiry < 1 << 21 ? expiry << 40 : 0) | (fetched ? fetchedBit : 0)
   }
 
   private static func entry(_ word: UInt64) -> Entry {
     Entry(
       sequence: word & sequenceMask,
-      expiresAt: UInt32(truncatingIfNeeded: min((word >> 40 & 0x3f_ffff) << 10, UInt64(UInt32.max))),
-      reads: UInt8(truncatingIfNeeded: word >> 62))
+      expiresAt: UInt32(truncatingIfNeeded: min((word >> 40 & 0x1f_ffff) << 11, UInt64(UInt32.max))),
+      reads: UInt8(truncatingIfNeeded: word >> 62), wasFetched: word & fetchedBit != 0)
   }
 
   package func find(_ hash: UInt64) -> Entry? {
@@ -96,20 +100,23 @@ package struct ColdIndex: ~Copyable {
   }
 
   /// Inserts or replaces; no reads yet.
-  package mutating func set(_ hash: UInt64, sequence: UInt64, expiresAt: UInt32) {
+  package mutating func set(_ hash: UInt64, sequence: UInt64, expiresAt: UInt32, fetched: Bool = false) {
     let hash = Self.whole(hash)
+    let word = Self.word(sequence, expiresAt, fetched)
     let i = position(hash)
     if i >= 0 {
-      slots[i].word = Self.word(sequence, expiresAt)
+      slots[i].word = word
     } else {
-      insert(Slot(hash: hash, word: Self.word(sequence, expiresAt)))
+      insert(Slot(hash: hash, word: word))
     }
   }
 
-  package mutating func insertIfAbsent(_ hash: UInt64, sequence: UInt64, expiresAt: UInt32) -> Bool {
+  package mutating func insertIfAbsent(
+    _ hash: UInt64, sequence: UInt64, expiresAt: UInt32, fetched: Bool = false
+  ) -> Bool {
     let hash = Self.whole(hash)
     if position(hash) >= 0 { return false }
-    insert(Slot(hash: hash, word: Self.word(sequence, expiresAt)))
+    insert(Slot(hash: hash, word: Self.word(sequence, expiresAt, fetched)))
     return true
   }
 
@@ -174,6 +181,12 @@ package struct ColdIndex: ~Copyable {
     if i < 0 { return 0 }
     if slots[i].word >> 62 < 3 { slots[i].word += Self.oneRead }
     return UInt8(truncatingIfNeeded: slots[i].word >> 62)
+  }
+
+  /// The item of this key was read for the first time.
+  package mutating func noteFetched(_ hash: UInt64) {
+    let i = position(Self.whole(hash))
+    if i >= 0 { slots[i].word |= Self.fetchedBit }
   }
 
   package mutating func clearReads(_ hash: UInt64) {

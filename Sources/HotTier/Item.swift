@@ -9,7 +9,7 @@ import CacheCore
 ///          16  flags          UInt32   the client's
 ///          20  valueLength    UInt32   bits 0...29 bytes of the value; bit 31: the value lies in a LargeBlock
 ///          24  keyLength      UInt8    1...250
-///          25  suffixLength   UInt8    of " flags length\r\n"
+///          25  suffixLength   UInt8    bits 0...4 of " flags length\r\n"; bit 7: the key was sent in base64
 ///          26  state          UInt16   ItemState
 ///          28  key, then the suffix as a classic get sends it, then
 ///              the value and "\r\n"            (value inline)
@@ -65,9 +65,19 @@ package struct Item {
   }
   @inlinable @inline(__always)
   package var suffixLength: Int {
-    get { Int(address.load(fromByteOffset: 25, as: UInt8.self)) }
+    get { Int(address.load(fromByteOffset: 25, as: UInt8.self) & 0x1f) }
     nonmutating set {
-      address.storeBytes(of: UInt8(truncatingIfNeeded: newValue), toByteOffset: 25, as: UInt8.self)
+      let kept = address.load(fromByteOffset: 25, as: UInt8.self) & 0x80
+      address.storeBytes(of: UInt8(truncatingIfNeeded: newValue) | kept, toByteOffset: 25, as: UInt8.self)
+    }
+  }
+  /// The key came in base64 (meta flag b) and is shown so.
+  @inlinable @inline(__always)
+  package var keyIsBinary: Bool {
+    get { address.load(fromByteOffset: 25, as: UInt8.self) & 0x80 != 0 }
+    nonmutating set {
+      let length = address.load(fromByteOffset: 25, as: UInt8.self) & 0x7f
+      address.storeBytes(of: length | (newValue ? 0x80 : 0), toByteOffset: 25, as: UInt8.self)
     }
   }
   @inlinable @inline(__always)
@@ -146,19 +156,21 @@ package struct Item {
     p.storeBytes(of: 10, toByteOffset: 1, as: UInt8.self)
   }
 
-  /// All that stands before the key. The state has only what `attributes` says: stale and won.
+  /// All that stands before the key. The state has only what `attributes` says: stale, won, fetched.
   @inlinable @inline(__always)
   package func fillHeader(
     keyLength: Int, suffixLength: Int, valueLength: Int, large: Bool, attributes: ItemAttributes
   ) {
     cas = attributes.cas
     expiresAt = attributes.expiresAt
-    lastAccess = 0
+    lastAccess = attributes.lastAccess
     flags = attributes.flags
     rawLength = UInt32(truncatingIfNeeded: valueLength) | (large ? Self.largeBit : 0)
     self.keyLength = keyLength
-    self.suffixLength = suffixLength
-    state = ItemState(rawValue: UInt16(truncatingIfNeeded: (attributes.state & 3) << 5))
+    let binary: UInt8 = attributes.state & ItemAttributes.binaryKey != 0 ? 0x80 : 0
+    address.storeBytes(of: UInt8(truncatingIfNeeded: suffixLength) | binary, toByteOffset: 25, as: UInt8.self)
+    let marks = (attributes.state & 3) << 5 | (attributes.state & ItemAttributes.fetched) << 4
+    state = ItemState(rawValue: UInt16(truncatingIfNeeded: marks))
   }
 
   /// A byte-for-byte copy of a record of `bytes`. A large block is then shared: retain it.

@@ -149,11 +149,11 @@ extension WorkerState {
       return badDataChunk(request, tail)
     }
     let next = tail + 2
-    var took = false
+    var changed = ChangedItem()
     let outcome = cache.store(
       storeMode(request.verb, request.number), key, flags: request.flags,
       expiresAt: expiryMoment(request.expiry, now: now), NewValue(value), now: now,
-      answer: connection.pointee.answer(for: key.hash), tookBlock: &took)
+      answer: connection.pointee.answer(for: key.hash), changed: &changed)
     switch outcome {
     case .cold, .full: return parkFor(connection, outcome, key, next, end)
     case .scanning where !connection.pointee.scanGivenUp:
@@ -251,7 +251,7 @@ extension WorkerState {
     let incoming = connection.pointee.incoming!
     let key = cache.key(incoming.key, incoming.keyCount)
     let tail = incoming.block.bytes + incoming.byteCount
-    var took = false
+    var changed = ChangedItem()
     if tail.load(as: UInt8.self) != 13 || (tail + 1).load(as: UInt8.self) != 10 {
       if !incoming.noreply { out.append(Reply.badDataChunk) }
     } else {
@@ -261,7 +261,7 @@ extension WorkerState {
         NewValue(
           UnsafeRawBufferPointer(start: incoming.block.bytes, count: incoming.byteCount),
           block: incoming.block), now: now, answer: connection.pointee.answer(for: key.hash),
-        tookBlock: &took)
+        changed: &changed)
       var parks = false
       switch outcome {
       case .cold, .full: parks = true
@@ -274,7 +274,7 @@ extension WorkerState {
       }
       replyStored(connection, incoming.verb, outcome, key, noreply: incoming.noreply)
     }
-    if !took { incoming.block.release() }
+    if !changed.tookBlock { incoming.block.release() }
     incoming.key.deallocate()
     connection.pointee.incoming = nil
     return true
@@ -289,8 +289,9 @@ extension WorkerState {
     let key = cache.key(request.keyStart, request.keyLength)
     let isIncrement = request.verb == .increment
     var number: UInt64 = 0
+    var changed = ChangedItem()
     let outcome = cache.update(
-      key, now: now, answer: connection.pointee.answer(for: key.hash)
+      key, now: now, answer: connection.pointee.answer(for: key.hash), changed: &changed
     ) { value, out in
       switch applyDelta(value, request.number, increment: isIncrement) {
       case .notANumber: return -1

@@ -8,6 +8,40 @@ package enum StoreMode {
   case compareAndSwap(UInt64)
 }
 
+/// What a change asks for beyond a value; classic commands ask for none of it.
+package struct ChangeOptions {
+  /// The CAS that the present item must have (append, prepend, update); nil: any.
+  package var unique: UInt64? = nil
+  /// With `compareAndSwap`: an item with a higher CAS is replaced too; the new value is stale, and has
+  /// expiry and win token of the old one.
+  package var allowsStale = false
+  /// append, prepend: stores the value of a key that is absent.
+  package var creates = false
+  /// The CAS of the new version; nil: the next one.
+  package var newCAS: UInt64? = nil
+  /// The key was sent in base64.
+  package var keyIsBinary = false
+
+  @inlinable
+  package init() {}
+}
+
+/// What a change has made of an item.
+package struct ChangedItem {
+  package var cas: UInt64 = 0
+  /// Bytes of the value.
+  package var valueLength = 0
+  /// `NewValue.block` belongs to the cache now.
+  package var tookBlock = false
+  /// `update` alone: the item was not there before.
+  package var isNew = false
+  /// `update` alone: the expiry that the item had when it was computed.
+  package var expiresAt: UnixSeconds = 0
+
+  @inlinable
+  package init() {}
+}
+
 /// A value to be stored: bytes of the request, or a block that was filled from the socket.
 package struct NewValue {
   package var bytes: UnsafeRawBufferPointer
@@ -30,29 +64,28 @@ extension TieredCache {
       valueLength: valueLength, large: false) > pool.segmentBytes / 8
   }
 
-  /// Stores a value. `tookBlock` tells whether `value.block` belongs to the cache now.
+  /// Stores a value; `changed` tells of the item that is there now, if it is done.
   /// Returns done, notStored, notFound, exists, tooLarge, outOfMemory, cold, scanning, full or notDurable.
   package func store(
     _ mode: StoreMode, _ key: CacheKey, flags: UInt32, expiresAt: UnixSeconds, _ value: NewValue,
-    now: UnixSeconds, answer: ColdAnswer? = nil, tookBlock: inout Bool
+    now: UnixSeconds, answer: ColdAnswer? = nil, options change: ChangeOptions = ChangeOptions(),
+    changed: inout ChangedItem
   ) -> Outcome {
     if let refusal = refusal() { return refusal }
     let shard = shard(key.hash)
     var attempts = 0
     while true {
-      var took = false
       var frees = DeferredFrees()
       let step = shard.withLock { state in
         defer { swap(&frees, &state.hot.frees) }
         return self.storeLocked(
-          mode, key, flags: flags, expiresAt: expiresAt, value, now: now, answer: answer, &state, &took)
+          mode, key, flags: flags, expiresAt: expiresAt, value, now: now, answer: answer, change, &state,
+          &changed)
       }
       frees.release()
       writeBehind?.wakeIfUrged()
       switch step {
-      case .finished(let outcome):
-        tookBlock = took
-        return outcome
+      case .finished(let outcome): return outcome
       case .needsRoom(let bytes):
         attempts += 1
         if attempts > 64 { return othersTookIt() }
@@ -67,7 +100,7 @@ extension TieredCache {
   }
 
   /// Nothing is acknowledged under `always` that can't be written.
-  private func refusal() -> Outcome? {
+  func refusal() -> Outcome? {
     if options.durability == .always && store != nil && !coldWritable.load(ordering: .relaxed) {
       return .notDurable
     }
@@ -76,19 +109,20 @@ extension TieredCache {
 
   /// Room was made time and again, and others were quicker. With a file that takes writes the client waits
   /// for its turn as for room; else it is told.
-  private func othersTookIt() -> Outcome {
+  func othersTookIt() -> Outcome {
     store != nil && coldWritable.load(ordering: .relaxed) ? .full : .outOfMemory
   }
 
   /// Whether a writer has to wait for the file.
-  private func mustWait(_ state: borrowing ShardState) -> Bool {
+  func mustWait(_ state: borrowing ShardState) -> Bool {
     store != nil && state.unsavedBytes > unsavedLimitPerShard && options.durability != .shutdown
       && options.slowDisk == .wait && coldWritable.load(ordering: .relaxed)
   }
 
   private func storeLocked(
     _ mode: StoreMode, _ key: CacheKey, flags: UInt32, expiresAt: UnixSeconds, _ value: NewValue,
-    now: UnixSeconds, answer: ColdAnswer?, _ state: inout ShardState, _ took: inout Bool
+    now: UnixSeconds, answer: ColdAnswer?, _ change: ChangeOptions, _ state: inout ShardState,
+    _ changed: inout ChangedItem
   ) -> Step {
     if mustWait(state) {
       writeBehind!.urge()
@@ -106,24 +140,38 @@ extension TieredCache {
       case .row(let row): present = row.item
       }
     }
+    var expiresAt = expiresAt
+    var marks: ItemState = []
     switch mode {
     case .set: break
     case .add: if present != nil { return .finished(.notStored) }
     case .replace: if present == nil { return .finished(.notStored) }
     case .compareAndSwap(let unique):
       guard let present else { return .finished(.notFound) }
-      if present.cas != unique { return .finished(.exists) }
+      if present.cas != unique || unique == 0 {
+        guard change.allowsStale && unique != 0 && unique < present.cas else { return .finished(.exists) }
+        expiresAt = present.expiresAt
+        marks = present.state.intersection(.won).union(.stale)
+      }
     case .append, .prepend:
-      guard let present else { return .finished(.notStored) }
-      return join(present, value.bytes, inRAM, key, now: now, isPrepend: mode.isPrepend, &state)
+      guard let present else {
+        if change.creates { break }
+        return .finished(.notStored)
+      }
+      if let unique = change.unique, present.cas != unique { return .finished(.exists) }
+      return join(
+        present, value.bytes, inRAM, key, now: now, isPrepend: mode.isPrepend, change, &state, &changed)
     }
-    return put(key, flags: flags, expiresAt: expiresAt, value, over: inRAM, now: now, &state, &took)
+    return put(
+      key, flags: flags, expiresAt: expiresAt, value, over: inRAM, now: now, change, marks: marks, &state,
+      &changed)
   }
 
   /// Writes a new version of a key over whatever stands in RAM.
-  private func put(
+  func put(
     _ key: CacheKey, flags: UInt32, expiresAt: UnixSeconds, _ value: NewValue, over old: Item?,
-    now: UnixSeconds, _ state: inout ShardState, _ took: inout Bool
+    now: UnixSeconds, _ change: ChangeOptions, marks: ItemState = [], _ state: inout ShardState,
+    _ changed: inout ChangedItem
   ) -> Step {
     let length = value.bytes.count
     let suffix = Item.suffixBytes(flags: flags, valueLength: length)
@@ -136,7 +184,8 @@ extension TieredCache {
       if length > 0 { old.value.copyMemory(from: value.bytes.baseAddress!, byteCount: length) }
       state.hot.lengthChanged(old, from: before)
       old.expiresAt = expiresAt
-      renew(old, key.hash, now: now, &state)
+      old.keyIsBinary = change.keyIsBinary
+      renew(old, key.hash, now: now, newCAS: change.newCAS, marks: marks, &state, &changed)
       return .finished(.done)
     }
     if let block = value.block, !pool.reserve(block.byteCount) { return .needsRoom(block.byteCount) }
@@ -146,20 +195,22 @@ extension TieredCache {
     }
     item.fill(
       key: key.start, keyLength: key.count, valueLength: length, block: value.block,
-      attributes: ItemAttributes(flags: flags, expiresAt: expiresAt, cas: 0, state: 0))
+      attributes: ItemAttributes(
+        flags: flags, expiresAt: expiresAt, cas: 0, state: change.keyIsBinary ? ItemAttributes.binaryKey : 0))
     if large {
-      took = true
+      changed.tookBlock = true
     } else if length > 0 {
       item.value.copyMemory(from: value.bytes.baseAddress!, byteCount: length)
     }
-    replace(old, by: item, key.hash, now: now, &state)
+    replace(old, by: item, key.hash, now: now, newCAS: change.newCAS, marks: marks, &state, &changed)
     return .finished(.done)
   }
 
   /// Links a new record in place of an old one, which goes; what the log may hold of the key is still
   /// known afterwards.
   private func replace(
-    _ old: Item?, by item: Item, _ hash: UInt64, now: UnixSeconds, _ state: inout ShardState
+    _ old: Item?, by item: Item, _ hash: UInt64, now: UnixSeconds, newCAS: UInt64?, marks: ItemState,
+    _ state: inout ShardState, _ changed: inout ChangedItem
   ) {
     if let old {
       let mayHaveRow = !old.state.isDisjoint(with: [.mayHaveRow, .inFlight])
@@ -167,22 +218,30 @@ extension TieredCache {
       if mayHaveRow { item.state.insert(.mayHaveRow) }
     }
     state.hot.link(item, hash: hash)
-    renew(item, hash, now: now, &state)
+    renew(item, hash, now: now, newCAS: newCAS, marks: marks, &state, &changed)
   }
 
-  /// A new version: new CAS, this epoch, not read yet, unsaved.
-  private func renew(_ item: Item, _ hash: UInt64, now: UnixSeconds, _ state: inout ShardState) {
-    item.cas = state.takeCAS()
+  /// A new version: new CAS, this epoch, not read yet, only the given marks, unsaved.
+  private func renew(
+    _ item: Item, _ hash: UInt64, now: UnixSeconds, newCAS: UInt64?, marks: ItemState = [],
+    _ state: inout ShardState, _ changed: inout ChangedItem
+  ) {
+    let cas = newCAS ?? state.takeCAS()
+    item.cas = cas
     item.lastAccess = now
     var bits = item.state.with(epoch: state.hot.epoch)
     bits.subtract([.stale, .won, .fetched])
+    bits.formUnion(marks)
     item.state = bits
-    changed(item, hash, &state)
+    changed.cas = cas
+    changed.valueLength = item.valueLength
+    self.changed(item, hash, &state)
   }
 
   private func join(
     _ present: Item, _ added: UnsafeRawBufferPointer, _ inRAM: Item?, _ key: CacheKey,
-    now: UnixSeconds, isPrepend: Bool, _ state: inout ShardState
+    now: UnixSeconds, isPrepend: Bool, _ change: ChangeOptions, _ state: inout ShardState,
+    _ changed: inout ChangedItem
   ) -> Step {
     let length = present.valueLength + added.count
     let flags = present.flags
@@ -212,7 +271,9 @@ extension TieredCache {
     }
     item.fill(
       key: key.start, keyLength: key.count, valueLength: length, block: block,
-      attributes: ItemAttributes(flags: flags, expiresAt: present.expiresAt, cas: 0, state: 0))
+      attributes: ItemAttributes(
+        flags: flags, expiresAt: present.expiresAt, cas: 0,
+        state: present.keyIsBinary ? ItemAttributes.binaryKey : 0))
     let value = item.value
     if isPrepend {
       if added.count > 0 { value.copyMemory(from: added.baseAddress!, byteCount: added.count) }
@@ -223,7 +284,7 @@ extension TieredCache {
         (value + present.valueLength).copyMemory(from: added.baseAddress!, byteCount: added.count)
       }
     }
-    replace(inRAM, by: item, key.hash, now: now, &state)
+    replace(inRAM, by: item, key.hash, now: now, newCAS: change.newCAS, marks: [], &state, &changed)
     return .finished(.done)
   }
 
@@ -236,9 +297,13 @@ extension TieredCache {
   /// Computes a new short value from the old one (incr, decr). `compute` gets the value and room for 24
   /// bytes, and returns the new length, or -1 if the value does not suit. A shorter result is padded with
   /// spaces to the old length, as memcached pads it.
-  /// Returns done, notFound, notANumber, outOfMemory, cold, scanning, full or notDurable.
+  /// `initial`: number and expiry of an item to be made if there is none. `touchTo`: a new expiry for it,
+  /// also if it was just made.
+  /// Returns exists if `change.unique` is another, else done, notFound, notANumber, outOfMemory, cold, scanning, full or notDurable.
   package func update(
-    _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer? = nil,
+    _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer? = nil, options change: ChangeOptions = ChangeOptions(),
+    initial: (number: UInt64, expiresAt: UnixSeconds)? = nil, touchTo: UnixSeconds? = nil,
+    changed: inout ChangedItem,
     _ compute: (_ value: UnsafeRawBufferPointer, _ out: UnsafeMutableRawPointer) -> Int
   ) -> Outcome {
     if let refusal = refusal() { return refusal }
@@ -248,7 +313,11 @@ extension TieredCache {
       var frees = DeferredFrees()
       let step = shard.withLock { state in
         defer { swap(&frees, &state.hot.frees) }
-        return self.updateLocked(key, now: now, answer: answer, &state, compute)
+        let step = self.updateLocked(key, now: now, answer: answer, change, initial, &state, &changed, compute)
+        if case .finished(.done) = step, let touchTo, let item = state.hot.find(key.hash, key.start, key.count) {
+          self.setExpiry(item, touchTo, key.hash, &state)
+        }
+        return step
       }
       frees.release()
       writeBehind?.wakeIfUrged()
@@ -263,8 +332,9 @@ extension TieredCache {
   }
 
   private func updateLocked(
-    _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer?, _ state: inout ShardState,
-    _ compute: (UnsafeRawBufferPointer, UnsafeMutableRawPointer) -> Int
+    _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer?, _ change: ChangeOptions,
+    _ initial: (number: UInt64, expiresAt: UnixSeconds)?, _ state: inout ShardState,
+    _ changed: inout ChangedItem, _ compute: (UnsafeRawBufferPointer, UnsafeMutableRawPointer) -> Int
   ) -> Step {
     if mustWait(state) {
       writeBehind!.urge()
@@ -273,7 +343,7 @@ extension TieredCache {
     var inRAM = state.hot.find(key.hash, key.start, key.count)
     if inRAM == nil {
       switch locateCold(key, now: now, answer: answer, &state) {
-      case .absent: return .finished(.notFound)
+      case .absent: break
       case .unread(let sequence): return .finished(.cold(sequence: sequence))
       case .unknown: return .finished(.scanning)
       case .row(let row):
@@ -281,8 +351,15 @@ extension TieredCache {
         if inRAM == nil { return .needsRoom(row.item.recordBytes) }
       }
     }
-    let present = inRAM!
-    if !state.hot.isLive(present, at: now) { return .finished(.notFound) }
+    guard let present = inRAM, state.hot.isLive(present, at: now) else {
+      guard let initial else { return .finished(.notFound) }
+      return create(key, initial.number, expiresAt: initial.expiresAt, over: inRAM, now: now, change, &state, &changed)
+    }
+    // In memcached's order: what can be no number, the unique, then the number.
+    if present.valueLength == 0 { return .finished(.notANumber) }
+    if let unique = change.unique, present.cas != unique { return .finished(.exists) }
+    changed.isNew = false
+    changed.expiresAt = present.expiresAt
     return withUnsafeTemporaryAllocation(byteCount: 24, alignment: 8) { out in
       let length = compute(
         UnsafeRawBufferPointer(start: present.value, count: present.valueLength), out.baseAddress!)
@@ -291,16 +368,32 @@ extension TieredCache {
         present.value.copyMemory(from: out.baseAddress!, byteCount: length)
         (present.value + length).initializeMemory(
           as: UInt8.self, repeating: 32, count: present.valueLength - length)
-        let wasFetched = present.state.intersection(.fetched)
-        renew(present, key.hash, now: now, &state)
-        present.state.formUnion(wasFetched)
+        let kept = present.state.intersection([.fetched, .stale, .won])
+        renew(present, key.hash, now: now, newCAS: change.newCAS, marks: kept, &state, &changed)
         return .finished(.done)
       }
-      var took = false
+      var again = change
+      again.keyIsBinary = present.keyIsBinary
       return put(
         key, flags: present.flags, expiresAt: present.expiresAt,
         NewValue(UnsafeRawBufferPointer(start: out.baseAddress!, count: length)), over: present, now: now,
-        &state, &took)
+        again, &state, &changed)
+    }
+  }
+
+  /// An item that arithmetic was asked of and that did not exist.
+  private func create(
+    _ key: CacheKey, _ number: UInt64, expiresAt: UnixSeconds, over old: Item?, now: UnixSeconds,
+    _ change: ChangeOptions, _ state: inout ShardState, _ changed: inout ChangedItem
+  ) -> Step {
+    changed.isNew = true
+    changed.expiresAt = expiresAt
+    return withUnsafeTemporaryAllocation(byteCount: 24, alignment: 8) { out in
+      let length = writeDecimal(number, to: out.baseAddress!)
+      return put(
+        key, flags: 0, expiresAt: expiresAt,
+        NewValue(UnsafeRawBufferPointer(start: out.baseAddress!, count: length)), over: old, now: now, change,
+        &state, &changed)
     }
   }
 
@@ -353,7 +446,7 @@ extension TieredCache {
     frees.release()
   }
 
-  private func forget(_ item: Item, _ key: CacheKey, _ state: inout ShardState) {
+  func forget(_ item: Item, _ key: CacheKey, _ state: inout ShardState) {
     let hadRow = !item.state.isDisjoint(with: [.mayHaveRow, .inFlight])
     state.drop(item, hash: key.hash)
     if store != nil { state.bury(key.hash, key.start, key.count, hadRow: hadRow) }

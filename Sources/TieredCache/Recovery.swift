@@ -41,13 +41,14 @@ extension TieredCache {
       self.shard(row.hash).withLock { state in
         guard let shadow = state.shadow, !shadow.contains(row.hash) else { return }
         let expired = row.attributes.expiresAt != 0 && row.attributes.expiresAt <= now
-        if row.isTombstone || expired || row.attributes.state >> 8 < state.epoch {
+        if row.isTombstone || expired || !row.attributes.isOf(epoch: state.epoch) {
           // The newest row of its key, unless the index knows a newer one: it hides the older ones.
           if state.cold.find(row.hash) == nil { state.shadow!.insert(row.hash) }
           return
         }
         _ = state.cold.insertIfAbsent(
-          row.hash, sequence: row.sequence, expiresAt: row.attributes.expiresAt)
+          row.hash, sequence: row.sequence, expiresAt: row.attributes.expiresAt,
+          fetched: row.attributes.state & ItemAttributes.fetched != 0)
       }
     }
     scanProgress.with { $0.rows += rows }

@@ -233,13 +233,20 @@ package final class TieredCache: Sendable {
   ) -> Outcome {
     shard(key.hash).withLock { state in
       if let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now) {
-        state.hot.touch(item, at: now)
+        self.noteUse(item, key.hash, now, &state)
         if let touchTo { self.setExpiry(item, touchTo, key.hash, &state) }
         body(item)
         return .done
       }
       return self.readBelow(key, now: now, touchTo: touchTo, answer: answer, &state, body)
     }
+  }
+
+  /// Notes that an item in RAM was read, so that it is still known when it has been demoted.
+  @inline(__always)
+  func noteUse(_ item: Item, _ hash: UInt64, _ now: UnixSeconds, _ state: inout ShardState) {
+    if store != nil && !item.state.contains(.fetched) { state.cold.noteFetched(hash) }
+    state.hot.touch(item, at: now)
   }
 
   /// What `read` does for a key that is not in RAM.
@@ -256,24 +263,32 @@ package final class TieredCache: Sendable {
     case .unread(let sequence): return .cold(sequence: sequence)
     case .unknown: return .scanning
     case .row(let row):
-      let reads = state.cold.noteRead(key.hash)
-      state.counters.coldHits += 1
-      let keeps = touchTo != nil || (options.promoteAfter > 0 && Int(reads) >= min(options.promoteAfter, 3))
-      if keeps, let item = promote(row, key, now: now, &state) {
+      let isPopular = noteColdHit(key.hash, &state)
+      if touchTo != nil || isPopular, let item = promote(row, key, now: now, &state) {
         if let touchTo { setExpiry(item, touchTo, key.hash, &state) }
-        state.hot.touch(item, at: now)
+        noteUse(item, key.hash, now, &state)
         body(item)
         return .done
       }
-      if touchTo != nil {
-        // A new expiry needs the item in RAM: the client waits for room, unless none is ever made.
-        if options.evictionsDisabled { return .outOfMemory }
-        writeBehind!.urge()
-        return .full
-      }
+      if touchTo != nil { return noRoomToPromote() }
+      state.cold.noteFetched(key.hash)
       body(row.item)
       return .done
     }
+  }
+
+  /// Counts a read of a row; true if the item should be promoted.
+  func noteColdHit(_ hash: UInt64, _ state: inout ShardState) -> Bool {
+    let reads = state.cold.noteRead(hash)
+    state.counters.coldHits += 1
+    return options.promoteAfter > 0 && Int(reads) >= min(options.promoteAfter, 3)
+  }
+
+  /// A change needs the item in RAM: the client waits for room, unless none is ever made.
+  func noRoomToPromote() -> Outcome {
+    if options.evictionsDisabled { return .outOfMemory }
+    writeBehind!.urge()
+    return .full
   }
 
   /// A read met an item that is flushed or expired: it goes, unless an older row may still hide behind it
@@ -353,9 +368,11 @@ package final class TieredCache: Sendable {
     }
     item.copyRecord(from: row, bytes)
     if row.isLarge { row.block.retain() }
-    item.lastAccess = now
-    item.state = ItemState(rawValue: item.state.rawValue | ItemState.mayHaveRow.rawValue)
-      .with(epoch: state.hot.epoch)
+    if item.lastAccess == 0 { item.lastAccess = now }
+    var bits = item.state.with(epoch: state.hot.epoch)
+    bits.insert(.mayHaveRow)
+    if state.cold.find(key.hash)?.wasFetched ?? false { bits.insert(.fetched) }
+    item.state = bits
     state.hot.link(item, hash: key.hash)
     state.counters.promotions += 1
     return item

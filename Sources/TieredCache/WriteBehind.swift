@@ -141,7 +141,11 @@ final class WriteBatch: @unchecked Sendable {
   /// Copies an item, or pins its block. Its shard's lock is held.
   func add(_ item: Item, hash: UInt64, epoch: UInt64) {
     let state = item.state
-    let bits: UInt64 = (state.contains(.stale) ? 1 : 0) | (state.contains(.won) ? 2 : 0)
+    var marks: UInt64 = 0
+    if state.contains(.stale) { marks |= ItemAttributes.stale }
+    if state.contains(.won) { marks |= ItemAttributes.won }
+    if state.contains(.fetched) { marks |= ItemAttributes.fetched }
+    if item.keyIsBinary { marks |= ItemAttributes.binaryKey }
     var block: LargeBlock? = nil
     var value = 0
     if item.isLarge {
@@ -155,7 +159,8 @@ final class WriteBatch: @unchecked Sendable {
         hash: hash, key: copy(item.key, item.keyLength), keyCount: item.keyLength, value: value,
         valueCount: item.valueLength, block: block,
         attributes: ItemAttributes(
-          flags: item.flags, expiresAt: item.expiresAt, cas: item.cas, state: bits | epoch << 8)))
+          flags: item.flags, expiresAt: item.expiresAt, cas: item.cas,
+          state: ItemAttributes.state(marks: marks, epoch: epoch, lastAccess: item.lastAccess))))
     byteCount += item.keyLength + item.valueLength + 64
   }
 
@@ -163,7 +168,7 @@ final class WriteBatch: @unchecked Sendable {
     rows.append(
       Row(
         hash: hash, key: copy(key, count), keyCount: count, value: -1, valueCount: 0, block: nil,
-        attributes: ItemAttributes(state: epoch << 8)))
+        attributes: ItemAttributes(state: ItemAttributes.state(marks: 0, epoch: epoch))))
     byteCount += count + 64
   }
 
@@ -421,7 +426,7 @@ extension TieredCache {
         state.counters.rowsWritten += 1
         guard let item = state.hot.find(row.hash, batch.keyStart(row), row.keyCount),
           item.state.isSuperset(of: [.inFlight, .unsaved]), item.cas == row.attributes.cas,
-          item.state.epoch == state.hot.epoch, row.attributes.state >> 8 == state.epoch
+          item.state.epoch == state.hot.epoch, row.attributes.isOf(epoch: state.epoch)
         else {
           // Replaced, deleted or flushed while it was being written: nobody must find this row.
           state.counters.rowsSuperseded += 1
@@ -438,7 +443,8 @@ extension TieredCache {
           state.tombstones.append(
             Tombstone(hash: row.hash, key: batch.keyStart(row), count: row.keyCount))
         } else {
-          state.cold.set(row.hash, sequence: sequence, expiresAt: row.attributes.expiresAt)
+          state.cold.set(
+            row.hash, sequence: sequence, expiresAt: row.attributes.expiresAt, fetched: bits.contains(.fetched))
         }
       }
     }

@@ -159,16 +159,16 @@ final class Bench {
       block = PinnedValue.allocate(valueLength: value.count)
       block!.bytes.copyMemory(from: value, byteCount: value.count)
     }
-    var took = false
+    var changed = ChangedItem()
     let outcome = complete(key) { key, answer in
       value.withUnsafeBytes { bytes in
         cache.store(
           mode, key, flags: flags, expiresAt: expiresAt,
           NewValue(block.map { UnsafeRawBufferPointer(start: $0.bytes, count: value.count) } ?? bytes, block: block),
-          now: now, answer: answer, tookBlock: &took)
+          now: now, answer: answer, changed: &changed)
       }
     }
-    if !took { block?.release() }
+    if !changed.tookBlock { block?.release() }
     return outcome
   }
 
@@ -182,8 +182,9 @@ final class Bench {
 
   /// Adds to a number of ASCII digits.
   func add(_ key: String, _ delta: UInt64) -> Outcome {
-    complete(key) { key, answer in
-      cache.update(key, now: now, answer: answer) { value, out in
+    var changed = ChangedItem()
+    return complete(key) { key, answer in
+      cache.update(key, now: now, answer: answer, changed: &changed) { value, out in
         guard let number = UInt64(String(decoding: value, as: UTF8.self).filter { $0 != " " }) else { return -1 }
         return writeDecimal(number &+ delta, to: out)
       }
