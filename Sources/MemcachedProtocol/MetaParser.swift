@@ -50,7 +50,10 @@ private func parseDebugFlags(_ request: MetaRequest) -> MetaRequest {
   var request = request
   var p = request.flagsStart
   let word = nextToken(&p, request.flagsEnd)
-  if word.length == 1 && word.start.load(as: UInt8.self) == 0x62 { _ = request.flags.add(0x62) }
+  if word.length == 1 && word.start.load(as: UInt8.self) == UInt8(ascii: "b") {
+    if !isBase64(request.keyStart, request.keyLength) { return refused(request, .badCommandLineFormat) }
+    _ = request.flags.add(UInt8(ascii: "b"))
+  }
   return request
 }
 

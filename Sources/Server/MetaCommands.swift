@@ -124,10 +124,11 @@ extension WorkerState {
       if word.length == 0 { break }
       switch word.start.load(as: UInt8.self) {
       case UInt8(ascii: "T"): visit.expiresAt = expiryMoment(request.expiry, now: now)
-      case UInt8(ascii: "N"): if visit.isNew {
-        visit.expiresAt = expiryMoment(request.vivifyExpiry, now: now)
-        visit.wins = true
-      }
+      case UInt8(ascii: "N"):
+        if visit.isNew {
+          visit.expiresAt = expiryMoment(request.vivifyExpiry, now: now)
+          visit.wins = true
+        }
       case UInt8(ascii: "R"):
         let recache = expiryMoment(request.recacheTime, now: now)
         if !state.contains(.won) && !visit.isNew && visit.expiresAt != 0 && visit.expiresAt < recache {
@@ -240,7 +241,9 @@ extension WorkerState {
     _ outcome: Outcome, _ changed: ChangedItem
   ) {
     counters.setCommands &+= 1
-    if request.flags.has("C") && (request.mode == 0 || request.mode == UInt8(ascii: "S") || request.mode == UInt8(ascii: "R")) {
+    if request.flags.has("C")
+      && (request.mode == 0 || request.mode == UInt8(ascii: "S") || request.mode == UInt8(ascii: "R"))
+    {
       countCompare(outcome)
     }
     var status: StaticString = "NS"
@@ -427,7 +430,8 @@ extension WorkerState {
   }
 
   /// The expiry that an item has which ma makes: of N and T the flag that stands last counts.
-  private func lastExpiry(_ request: MetaRequest, ifNew vivifyExpiry: UnixSeconds, _ expiry: UnixSeconds) -> UnixSeconds {
+  private func lastExpiry(_ request: MetaRequest, ifNew vivifyExpiry: UnixSeconds, _ expiry: UnixSeconds) -> UnixSeconds
+  {
     var last = vivifyExpiry
     var p = request.flagsStart
     while true {
@@ -533,9 +537,9 @@ struct ReplyLine {
     put(decimal: number)
   }
 
-  /// " t" and the seconds left, -1 for never.
+  /// " t" and the seconds left, -1 for never, 0 if this command has set it to the past.
   mutating func put(timeToLive expiresAt: UnixSeconds, now: UnixSeconds) {
-    if expiresAt == 0 { put(" t-1") } else { put(" t", decimal: UInt64(expiresAt &- now)) }
+    if expiresAt == 0 { put(" t-1") } else { put(" t", decimal: UInt64(expiresAt - min(expiresAt, now))) }
   }
 
   mutating func put(word: UnsafeRawPointer, _ length: Int) {
