@@ -179,7 +179,7 @@ struct WorkerState {
   private mutating func takeLetters() {
     for letter in mailbox.takeAll() {
       switch letter {
-      case .accepted(let socket): adopt(socket)
+      case .accepted(let accepted): adopt(accepted)
       case .answer(let answer, let ticket):
         let connection = UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!
         connection.pointee.answers.append(answer)
@@ -266,9 +266,9 @@ struct WorkerState {
 
   // MARK: Connections
 
-  private mutating func adopt(_ socket: Int32) {
+  private mutating func adopt(_ accepted: AcceptedSocket) {
     let connection = UnsafeMutablePointer<Connection>.allocate(capacity: 1)
-    connection.initialize(to: Connection(socket: socket))
+    connection.initialize(to: Connection(accepted))
     connection.pointee.lastActive = now
     connection.pointee.next = connections
     if let first = connections { first.pointee.previous = connection }
@@ -277,7 +277,7 @@ struct WorkerState {
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
     event.data.u64 = UInt64(UInt(bitPattern: connection))
-    if epoll_ctl(epoll, EPOLL_CTL_ADD, socket, &event) != 0 { close(connection) }
+    if epoll_ctl(epoll, EPOLL_CTL_ADD, accepted.socket, &event) != 0 { close(connection) }
   }
 
   mutating func close(_ connection: UnsafeMutablePointer<Connection>) {
