@@ -55,12 +55,14 @@ private func openListeners(_ settings: Settings) throws(ListenError) -> [Listene
   if let path = settings.unixSocketPath {
     return [
       try openUnix(
-        path: path, mode: mode_t(settings.unixSocketMode), backlog: Int32(settings.backlog))
+        path: path, mode: mode_t(settings.unixSocketMode), wire: settings.wireProtocol,
+        backlog: Int32(settings.backlog))
     ]
   }
   var listeners: [Listener] = []
   for address in settings.listeners {
-    listeners += try openTCP(host: address.host, port: address.port, backlog: Int32(settings.backlog))
+    listeners += try openSockets(
+      address, .tcp, wire: address.wire ?? settings.wireProtocol, backlog: Int32(settings.backlog))
   }
   return listeners
 }
@@ -180,7 +182,11 @@ private func accept(
           setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
           setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &one, 4)
         }
-        shared.workers[nextWorker].mailbox.post(.accepted(socket))
+        shared.workers[nextWorker].mailbox.post(
+          .accepted(
+            AcceptedSocket(
+              socket: socket, transport: listener.transport, wire: listener.wire,
+              tag: listener.tag)))
         nextWorker = (nextWorker + 1) % shared.workers.count
       }
     }
