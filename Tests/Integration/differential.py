@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import re
 import select
@@ -14,6 +15,10 @@ _tokens = itertools.count(1)
 
 #: Stands where a command needs the CAS value that this very server gave the key.
 CAS_OF = re.compile(rb"<cas ([^>]*)>")
+
+
+#: A CAS value that neither server ever gives.
+NO_CAS = 7_777_777_777_777_777_777
 
 
 class Closed(bytes):
@@ -111,6 +116,8 @@ class CasNames:
     """Names CAS values by the order in which they first appear, since two servers never count alike."""
 
     def __init__(self):
+        #: Leaves the difference between a key and its base64 aside, where only memcached forgets it.
+        self.decode_keys = False
         self.names: dict[int, int] = {}
         self.latest: dict[bytes, int] = {}
 
@@ -147,12 +154,23 @@ class CasNames:
                 cas = int(number)
                 words[at] = self.name(cas) + end
             elif word[:1] == b"t" and number.isdigit():
-                words[at] = ("t", Near(int(number), TIME_TO_LIVE), end)
+                # memcached gives the time of an item that has just expired as 2^32 less some seconds.
+                words[at] = ("t", Near(int(number) if int(number) < 1 << 31 else 0, TIME_TO_LIVE), end)
             elif word[:1] == b"l" and number.isdigit():
                 words[at] = ("l", Near(int(number), LAST_ACCESS), end)
         if key is not None and cas is not None:
-            self.latest[key] = cas
+            self.latest[base64.b64decode(key) if any(word in (b"b", b"b\r\n") for word in words) else key] = cas
+        if self.decode_keys and key is not None:
+            words = self.with_decoded_key(words)
         return tuple(words)
+
+    @staticmethod
+    def with_decoded_key(words: list) -> list:
+        """The end of the line goes with a `b` that is left out, so it is left out everywhere."""
+        words = [word.rstrip(b"\r\n") if isinstance(word, bytes) else word for word in words]
+        if b"b" in words:
+            words = [b"k" + base64.b64decode(word[1:]) if isinstance(word, bytes) and word[:1] == b"k" else word for word in words if word != b"b"]
+        return words
 
     def comparable_debug(self, words: list[bytes]) -> tuple:
         """The line of `me`: its class and size say how a server stores, and differ."""
@@ -163,8 +181,8 @@ class CasNames:
                 Near(int(named[b"la"]), LAST_ACCESS), self.name(int(named[b"cas"])), named[b"fetch"])
 
     def fill_in(self, stream: bytes) -> bytes:
-        """Puts this server's CAS values where the stream asks for them; a key never seen has 1."""
-        return CAS_OF.sub(lambda match: b"%d" % self.latest.get(match[1], 1), stream)
+        """Puts this server's CAS values where the stream asks for them; a key never seen has one that no server gives."""
+        return CAS_OF.sub(lambda match: b"%d" % self.latest.get(match[1], NO_CAS), stream)
 
 
 class Pair:
