@@ -16,12 +16,31 @@ enum Parking: UInt8 {
   case commit
   /// The client does not read its replies.
   case output
+  /// Commands without an answer are still under way for one of its keys.
+  case detached
+}
+
+/// How bytes come to a connection.
+enum Transport: UInt8 { case tcp, local, udp }
+
+/// A connection on its way from the acceptor to its worker.
+struct AcceptedSocket {
+  let socket: Int32
+  let transport: Transport
+  /// What its listener speaks.
+  let wire: WireProtocol
+  /// Its listener's tag, up to 8 bytes, the first one lowest; 0: none.
+  let tag: UInt64
 }
 
 /// One connection, in memory of its own; touched by its worker's thread only. While idle it holds no
 /// buffer.
 struct Connection {
   let socket: Int32
+  let transport: Transport
+  /// Fixed by the listener, or found out from the first byte.
+  var wire: WireProtocol
+  let tag: UInt64
   var parking = Parking.none
   var isReading = true
   var wantsWrite = false
@@ -53,11 +72,25 @@ struct Connection {
   /// Monotonic milliseconds.
   var parkedUntil: Int64 = 0
   var lastActive: UnixSeconds = 0
+  /// What carries out this connection's commands without an answer that wait for the file.
+  var detached: UnsafeMutablePointer<Connection>? = nil
+  /// This is such a one: it has no socket. `owner` is nil when the connection has closed.
+  var isDetached = false
+  var owner: UnsafeMutablePointer<Connection>? = nil
+  /// Hashes of the keys of its commands.
+  var detachedHashes: [UInt64] = []
+  /// Taken out of the epoll set while parked, because the peer has hung up.
+  var isUnwatched = false
   /// Links of the worker's list of connections.
   var next: UnsafeMutablePointer<Connection>? = nil
   var previous: UnsafeMutablePointer<Connection>? = nil
 
-  init(socket: Int32) { self.socket = socket }
+  init(_ accepted: AcceptedSocket) {
+    socket = accepted.socket
+    transport = accepted.transport
+    wire = accepted.wire
+    tag = accepted.tag
+  }
 
   /// What the file said of a hash, if it was asked.
   func answer(for hash: UInt64) -> ColdAnswer? {
@@ -89,6 +122,16 @@ struct Connection {
       memmove(pending!, bytes, count)
     }
     pendingCount = count
+  }
+
+  /// Adds to what is still to be served.
+  mutating func append(_ bytes: UnsafeRawPointer, _ count: Int) {
+    if pendingCount + count > pendingCapacity {
+      pendingCapacity = max((pendingCount + count) * 2, 256)
+      pending = realloc(pending, pendingCapacity)!
+    }
+    (pending! + pendingCount).copyMemory(from: bytes, byteCount: count)
+    pendingCount += count
   }
 
   mutating func dropPending() {
