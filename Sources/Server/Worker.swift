@@ -16,8 +16,7 @@ final class ServerShared: Sendable {
   let verbosity: Atomic<Int>
   /// Set once, before the first connection is accepted.
   nonisolated(unsafe) var workers: [Worker] = []
-  /// How `stats settings` describes this server: name and value.
-  let describedSettings: [(String, String)]
+  let administration: Administration
 
   struct Limits: Sendable {
     var maximumItemBytes: Int
@@ -27,14 +26,17 @@ final class ServerShared: Sendable {
     var idleTimeoutSeconds: UInt32
     var flushDisabled: Bool
     var casDisabled: Bool
+    var dumpsDisabled: Bool
+    var watchDisabled: Bool
+    var shutdownEnabled: Bool
     var commitsBeforeReply: Bool
   }
 
-  init(cache: TieredCache, limits: Limits, verbosity: Int, describedSettings: [(String, String)]) {
+  init(cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration) {
     self.cache = cache
     self.limits = limits
     self.verbosity = Atomic(verbosity)
-    self.describedSettings = describedSettings
+    self.administration = administration
     startedAt = cache.clock.now()
   }
 }

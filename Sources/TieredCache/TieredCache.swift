@@ -40,6 +40,8 @@ package struct TieredCacheOptions: Sendable {
   package var demoteAfterSeconds: UInt32? = nil
   /// False in tests that drive writer, readers and scan themselves, step by step.
   package var startsThreads = true
+  /// Counts items by size (`SegmentPool.sizeHistogram`).
+  package var tracksSizes = false
   package init() {}
 }
 
@@ -95,10 +97,15 @@ package final class TieredCache: Sendable {
   let store: ColdStore?
   package let coldReads: ColdReads?
   let writeBehind: WriteBehind?
+  /// `WatchedEvents` that somebody wants to be told of; 0 nearly always.
+  package let watched = Atomic<UInt32>(0)
+  let events = CacheEvents()
   let flushes = Mutex(FlushState())
   let background = Monitor(Background())
   let scanProgress = Monitor(ScanProgress())
   /// Whether the file takes writes. While it does not, unsaved items may be dropped.
+  /// Rounds of the sweeper.
+  let sweeps = Atomic<UInt64>(0)
   let coldWritable = Atomic<Bool>(true)
   /// A tombstone could not be kept while the file was broken: all that is in the file has to die
   /// before the next row is written.
@@ -134,7 +141,7 @@ package final class TieredCache: Sendable {
     // About 64 segments a shard, of 64 KiB to 1 MiB.
     var segment = 64 << 10
     while segment < 1 << 20 && options.hotMemory / count / 64 >= segment * 2 { segment *= 2 }
-    pool = SegmentPool(limit: options.hotMemory, segmentBytes: segment)
+    pool = SegmentPool(limit: options.hotMemory, segmentBytes: segment, tracksSizes: options.tracksSizes)
     unsavedLimitPerShard = max(min(options.hotMemory / 3, 256 << 20) / count, segment * 2)
 
     var store: ColdStore? = nil
@@ -233,12 +240,17 @@ package final class TieredCache: Sendable {
   ) -> Outcome {
     shard(key.hash).withLock { state in
       if let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now) {
+        state.hot.countHit(item, touching: touchTo != nil)
+        if let sighting = self.sighting(key, now: now, answer: nil, &state) { self.noteRead(key, sighting, .done) }
         self.noteUse(item, key.hash, now, &state)
         if let touchTo { self.setExpiry(item, touchTo, key.hash, &state) }
         body(item)
         return .done
       }
-      return self.readBelow(key, now: now, touchTo: touchTo, answer: answer, &state, body)
+      let sighting = self.sighting(key, now: now, answer: answer, &state)
+      let outcome = self.readBelow(key, now: now, touchTo: touchTo, answer: answer, &state, body)
+      self.noteRead(key, sighting, outcome)
+      return outcome
     }
   }
 
@@ -337,6 +349,7 @@ package final class TieredCache: Sendable {
     if !answer.wasFound {
       // The row is gone or damaged: nothing of it is ever served.
       state.cold.remove(key.hash)
+      state.counters.coldMissing += 1
       state.tombstones.append(Tombstone(hash: key.hash, key: key.start, count: key.count))
       return .absent
     }
@@ -375,6 +388,7 @@ package final class TieredCache: Sendable {
     item.state = bits
     state.hot.link(item, hash: key.hash)
     state.counters.promotions += 1
+    noteMovement(item, .promotion, now: now)
     return item
   }
 
