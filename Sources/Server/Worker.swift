@@ -95,6 +95,11 @@ struct WorkerState {
   /// Parked until something happens that concerns all of them.
   var waitingForScan: [UnsafeMutablePointer<Connection>] = []
   var waitingForCycle: [UnsafeMutablePointer<Connection>] = []
+  /// Those that watch the log, and how often they are looked after, in milliseconds.
+  var watching: [UnsafeMutablePointer<Connection>] = []
+  static let logInterval: Int32 = 20
+  /// The socket that is being served, for the log.
+  let served: UnsafeMutablePointer<Int32>
   var stopping = false
   private var lastIdleCheck: UnixSeconds = 0
   /// Closed in this round of events, which may still name them.
@@ -120,6 +125,8 @@ struct WorkerState {
     input = .allocate(byteCount: inputCapacity, alignment: 4096)
     // Above the threshold: one more item, or the longest list of statistics.
     out = Output(capacity: Self.flushThreshold + inline + (64 << 10))
+    served = .allocate(capacity: 1)
+    served.initialize(to: -1)
     keyScratch = .allocate(byteCount: 256, alignment: 8)
     currentLine = UnsafeRawPointer(input)
     var event = epoll_event()
@@ -132,6 +139,7 @@ struct WorkerState {
     input.deallocate()
     out.deallocate()
     keyScratch.deallocate()
+    served.deallocate()
     Glibc.close(epoll)
   }
 
@@ -140,9 +148,11 @@ struct WorkerState {
   mutating func run() {
     let events = UnsafeMutablePointer<epoll_event>.allocate(capacity: 256)
     defer { events.deallocate() }
+    EventLog.serves(served)
     while !stopping {
       let waits = !waitingForScan.isEmpty || !waitingForCycle.isEmpty
-      let timeout: Int32 = waits ? 50 : (limits.idleTimeoutSeconds > 0 ? 1000 : -1)
+      let timeout: Int32 =
+        waits ? 50 : !watching.isEmpty ? Self.logInterval : (limits.idleTimeoutSeconds > 0 ? 1000 : -1)
       let count = epoll_wait(epoll, events, 256, timeout)
       now = cache.clock.now()
       var i = 0
@@ -156,10 +166,14 @@ struct WorkerState {
         serve(connection, events: event.events)
       }
       if waits { retryOverdue() }
+      if !watching.isEmpty { deliverLog() }
       if !graveyard.isEmpty { emptyGraveyard() }
       if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
     }
-    while let connection = connections { close(connection) }
+    while let connection = connections {
+      connection.pointee.closeReason = .shutdown
+      close(connection)
+    }
     emptyGraveyard()
   }
 
@@ -170,6 +184,10 @@ struct WorkerState {
       if !drainBacklog(connection) { return }
     }
     if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 {
+      if connection.pointee.parking == .watch {
+        ignoreInput(connection)
+        return
+      }
       if connection.pointee.parking != .none {
         if events & (EPOLLERR.rawValue | EPOLLHUP.rawValue) == 0 {
           setInterest(connection, reading: false)
@@ -205,6 +223,9 @@ struct WorkerState {
         waitingForScan.removeAll()
         for connection in waiting { resume(connection) }
         updateWants()
+      case .streamed(let ticket, let isLast):
+        streamed(UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!, isLast: isLast)
+      case .report(let report): add(to: report)
       case .stop: stopping = true
       }
     }
@@ -289,11 +310,13 @@ struct WorkerState {
     event.events = EPOLLIN.rawValue
     event.data.u64 = UInt64(UInt(bitPattern: connection))
     if epoll_ctl(epoll, EPOLL_CTL_ADD, accepted.socket, &event) != 0 { close(connection) }
+    shared.administration.log.connected(accepted.socket, accepted.transport)
   }
 
   mutating func close(_ connection: UnsafeMutablePointer<Connection>) {
     if connection.pointee.isClosed { return }
     connection.pointee.isClosed = true
+    noteClosed(connection)
     Glibc.close(connection.pointee.socket)
     if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
     if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
@@ -338,6 +361,7 @@ struct WorkerState {
         && connection.pointee.lastActive &+ limits.idleTimeoutSeconds < now
       {
         counters.idleKicks += 1
+        connection.pointee.closeReason = .idleTimeout
         close(connection)
       }
     }
@@ -388,6 +412,7 @@ struct WorkerState {
   ) {
     let end = start + count
     currentIsSilent = false
+    served.pointee = connection.pointee.socket
     let left = serveBytes(connection, start, end)
     if connection.pointee.isClosed {
       out.clear()
@@ -421,7 +446,7 @@ struct WorkerState {
   }
 
   private mutating func releaseReplies(_ connection: UnsafeMutablePointer<Connection>) {
-    connection.pointee.parking = .none
+    connection.pointee.parking = connection.pointee.stream == nil ? .none : .stream
     if !drainBacklog(connection) { return }
     if connection.pointee.parking == .none { resume(connection) }
   }
@@ -478,6 +503,8 @@ struct WorkerState {
     if connection.pointee.parking == .output {
       connection.pointee.parking = .none
       resume(connection)
+    } else if connection.pointee.stream != nil {
+      continueStream(connection)
     }
     return !connection.pointee.isClosed
   }
@@ -495,7 +522,7 @@ struct WorkerState {
       waitingForCycle.append(connection)
       updateWants()
       counters.waitsForRoom += 1
-    case .coldRead, .output, .commit, .detached, .none: break
+    case .coldRead, .output, .commit, .detached, .stream, .watch, .none: break
     }
   }
 
