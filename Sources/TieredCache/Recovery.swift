@@ -58,7 +58,7 @@ extension TieredCache {
   }
 
   /// From here on a key that is in neither tier is absent.
-  package func finishScan() {
+  package func finishScan(complete: Bool = true) {
     for i in 0..<shardCount {
       var shadow: Set<UInt64>? = nil
       (shards + i).withLock { swap(&$0.shadow, &shadow) }

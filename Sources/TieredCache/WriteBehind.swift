@@ -310,7 +310,7 @@ extension TieredCache {
   }
 
   /// Fills the batch from the shards in turn; returns how many queue entries were taken.
-  private func collect() -> Int {
+  func collect() -> Int {
     let behind = writeBehind!
     var taken = 0
     var idle = 0
@@ -370,7 +370,7 @@ extension TieredCache {
     return taken
   }
 
-  private func writeBatch() throws(ColdError) {
+  func writeBatch() throws(ColdError) {
     let batch = writeBehind!.batch
     if batch.rows.isEmpty {
       batch.clear()
