@@ -5,6 +5,8 @@ package enum StatsTopic: UInt8, Sendable {
   case general
   case reset, detail, settings, cachedump, connections, extstore
   case items, slabs, sizes
+  /// Our own.
+  case tiers
   /// Answer `ERROR`.
   case unknown
 }
@@ -23,5 +25,6 @@ package func parseStatsTopic(_ arguments: inout UnsafeRawPointer, _ end: UnsafeR
   if isWord(word.start, word.length, "items") { return .items }
   if isWord(word.start, word.length, "slabs") { return .slabs }
   if isWord(word.start, word.length, "sizes") { return .sizes }
+  if isWord(word.start, word.length, "tiers") { return .tiers }
   return .unknown
 }

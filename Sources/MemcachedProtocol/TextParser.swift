@@ -30,7 +30,27 @@ package func parseTextLine(
     default: break
     }
   }
+  if lineBytes >= 4, length >= 2, line.load(as: UInt8.self) == 0x6d,
+    length == 2 || line.load(fromByteOffset: 2, as: UInt8.self) == 0x20
+  {
+    let verb = metaVerb(line.load(fromByteOffset: 1, as: UInt8.self))
+    if verb != .invalid { return TextRequest(verb: verb, arguments: line + 2, end: end) }
+  }
   return parseRareVerb(line, length, lineBytes)
+}
+
+/// What a verb of two letters that begins with m means, by its second letter.
+@inline(__always)
+private func metaVerb(_ letter: UInt8) -> TextVerb {
+  switch letter {
+  case UInt8(ascii: "g"): .metaGet
+  case UInt8(ascii: "s"): .metaSet
+  case UInt8(ascii: "d"): .metaDelete
+  case UInt8(ascii: "a"): .metaArithmetic
+  case UInt8(ascii: "n"): .metaNoop
+  case UInt8(ascii: "e"): .metaDebug
+  default: .invalid
+  }
 }
 
 /// Whether four bytes, which are there, are these.
@@ -51,8 +71,6 @@ private func parseRareVerb(_ line: UnsafeRawPointer, _ length: Int, _ lineBytes:
   // A line that begins with a space has an empty verb here and goes on to the administrative ones,
   // where memcached skips leading spaces.
   switch count {
-  case 2:
-    if isWord(line, count, "mn") { return TextRequest(verb: .metaNoop, arguments: rest, end: end) }
   case 3:
     if isWord(line, count, "get") { return parseGet(.get, rest, end) }
     if isWord(line, count, "gat") { return parseGetAndTouch(.gat, rest, end) }

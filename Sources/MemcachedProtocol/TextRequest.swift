@@ -8,8 +8,10 @@ package enum TextVerb: UInt8, Sendable {
   case cacheMemoryLimit, shutdown
   /// Known, so that their words are not taken for something else; this server answers ERROR.
   case slabs, lru, lruCrawler, extstore, watch
-  /// `mn`, the only meta command so far: answer `MN`.
+  /// `mn`: answer `MN`.
   case metaNoop
+  /// `mg`, `ms`, `md`, `ma`, `me`: `parseMeta` reads their arguments.
+  case metaGet, metaSet, metaDelete, metaArithmetic, metaDebug
   /// Moves the clock; only in debug builds, elsewhere it reads as `invalid`.
   case debugTime
   /// Not a command, or one whose arguments do not fit: see `TextRequest.error`.

@@ -121,6 +121,11 @@ extension WorkerState {
     case .increment, .decrement: return arithmetic(connection, request, after, end)
     case .delete: return delete(connection, request, after, end)
     case .touch: return touch(connection, request, after, end)
+    case .metaGet, .metaSet, .metaDelete, .metaArithmetic, .metaDebug:
+      return meta(connection, request, after, end)
+    case .metaNoop:
+      out.append(Reply.metaNoop)
+      return .at(after)
     default: return administer(connection, request, after)
     }
   }
@@ -198,14 +203,7 @@ extension WorkerState {
   ) {
     counters.setCommands &+= 1
     if case .outOfMemory = outcome, verb == .set { cache.remove(key) }
-    if verb == .cas {
-      switch outcome {
-      case .done: counters.casHits &+= 1
-      case .exists: counters.casBadValue &+= 1
-      case .notFound: counters.casMisses &+= 1
-      default: break
-      }
-    }
+    if verb == .cas { countCompare(outcome) }
     if case .outOfMemory = outcome { counters.storeNoMemory &+= 1 }
     if noreply { return }
     switch outcome {
@@ -219,6 +217,16 @@ extension WorkerState {
     case .notDurable: out.append(Reply.notDurable)
     case .scanning: out.append(verb == .cas ? Reply.notFound : Reply.notStored)
     case .notStored, .notANumber, .cold, .full: out.append(Reply.notStored)
+    }
+  }
+
+  /// Counts what became of a store that compares.
+  mutating func countCompare(_ outcome: Outcome) {
+    switch outcome {
+    case .done: counters.casHits &+= 1
+    case .exists: counters.casBadValue &+= 1
+    case .notFound: counters.casMisses &+= 1
+    default: break
     }
   }
 
@@ -254,6 +262,8 @@ extension WorkerState {
     var changed = ChangedItem()
     if tail.load(as: UInt8.self) != 13 || (tail + 1).load(as: UInt8.self) != 10 {
       if !incoming.noreply { out.append(Reply.badDataChunk) }
+    } else if incoming.verb == .metaSet {
+      if !storeLargeMeta(connection, &changed) { return false }
     } else {
       let outcome = cache.store(
         storeMode(incoming.verb, incoming.number), key, flags: incoming.flags,
@@ -372,46 +382,6 @@ extension WorkerState {
     } else {
       counters.touchMisses &+= 1
       if !request.noreply { out.append(Reply.notFound) }
-    }
-    return .at(after)
-  }
-
-  // MARK: Everything else
-
-  private mutating func administer(
-    _ connection: UnsafeMutablePointer<Connection>, _ request: TextRequest, _ after: UnsafeRawPointer
-  ) -> Next {
-    switch request.verb {
-    case .invalid:
-      if request.error == .http {
-        connection.pointee.closesAfterOutput = true
-        return .closed
-      }
-      if !request.noreply { out.append(request.error.reply) }
-      connection.pointee.swallow = request.swallow
-    case .version: out.append(Reply.version)
-    case .verbosity:
-      shared.verbosity.store(Int(request.number), ordering: .relaxed)
-      if !request.noreply { out.append(Reply.ok) }
-    case .quit:
-      connection.pointee.closesAfterOutput = true
-      return .closed
-    case .flushAll:
-      if limits.flushDisabled {
-        if !request.noreply { out.append(Reply.flushNotAllowed) }
-        return .at(after)
-      }
-      counters.flushCommands &+= 1
-      // A delay is counted as an expiry is (relative up to 30 days, absolute above), less a second, as
-      // memcached has it: flush_all 1 acts at once. A moment in the past flushes nothing.
-      let moment = request.expiry <= 0 ? 0 : expiryMoment(request.expiry, now: now)
-      if moment == 0 || moment > now { cache.flushAll(at: moment == 0 ? 0 : moment - 1, now: now) }
-      if !request.noreply {
-        out.append(Reply.ok)
-        if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
-      }
-    case .stats: statistics(request)
-    default: if !request.noreply { out.append(Reply.error) }
     }
     return .at(after)
   }

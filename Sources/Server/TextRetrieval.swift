@@ -242,6 +242,13 @@ extension WorkerState {
         p += max(request.valueLength, 0) + 2
       case .increment, .decrement, .touch:
         gather(&wishes, request.keyStart, request.keyStart + request.keyLength)
+      case .metaGet, .metaSet, .metaArithmetic, .metaDebug, .metaDelete:
+        let meta = parseMeta(request.verb, request.argumentsStart, request.argumentsEnd)
+        p += meta.swallow
+        // A key in base64 is asked for when its turn comes.
+        if meta.error == .none && !meta.keyIsBinary {
+          gather(&wishes, meta.keyStart, meta.keyStart + meta.keyLength)
+        }
       case .delete: continue
       default: p = end
       }

@@ -81,6 +81,8 @@ struct WorkerState {
   let input: UnsafeMutableRawPointer
   let inputCapacity: Int
   var out: Output
+  /// Where a key lies that came in base64.
+  let keyScratch: UnsafeMutableRawPointer
   var now: UnixSeconds = 0
   var counters = CommandCounters()
   var connections: UnsafeMutablePointer<Connection>? = nil
@@ -113,6 +115,7 @@ struct WorkerState {
     input = .allocate(byteCount: inputCapacity, alignment: 4096)
     // Above the threshold: one more item, or the longest list of statistics.
     out = Output(capacity: Self.flushThreshold + inline + (64 << 10))
+    keyScratch = .allocate(byteCount: 256, alignment: 8)
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
     event.data.u64 = 0
@@ -122,6 +125,7 @@ struct WorkerState {
   func deallocate() {
     input.deallocate()
     out.deallocate()
+    keyScratch.deallocate()
     Glibc.close(epoll)
   }
 

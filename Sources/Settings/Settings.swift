@@ -53,6 +53,19 @@ package struct Settings: Sendable, Equatable {
   package var evictionsDisabled = false
   package var casDisabled = false
   package var flushDisabled = false
+  /// `-A`: clients may stop the server with `shutdown`.
+  package var shutdownEnabled = false
+  /// `-X`: no list of keys: `stats cachedump`, `stats detail` and `lru_crawler metadump` are refused.
+  package var dumpsDisabled = false
+  /// `-W`: `watch` is refused.
+  package var watchDisabled = false
+  /// `-D`: what ends the prefix of a key in `stats detail`, one ASCII character; nil: `:`, and nothing is
+  /// counted until `stats detail on`.
+  package var prefixDelimiter: String? = nil
+  /// `-o track_sizes`: `stats sizes` has a histogram.
+  package var tracksSizes = false
+  /// `-o watcher_logbuf_size`: bytes that wait for a client that watches; what does not fit is skipped.
+  package var watcherBufferBytes = 256 << 10
   package var verbosity = 0
   package var idleTimeout = 0
   package var user: String? = nil

@@ -61,6 +61,18 @@ package enum SettingsTable {
       "idle-timeout", allowed: "seconds, or a duration as 90s or 5m; 0 = never", seconds: \.settings.idleTimeout),
     flag("disable-flush-all", \.settings.flushDisabled),
     flag("disable-cas", \.settings.casDisabled),
+    flag("enable-shutdown", \.settings.shutdownEnabled),
+    flag("disable-dumping", \.settings.dumpsDisabled),
+    flag("disable-watch", \.settings.watchDisabled),
+    SettingEntry(key: "stats-prefix-delimiter", kind: .text, allowed: "an ASCII character") {
+      guard $0.utf8.count == 1, $0.utf8.first! > 32 else { return false }
+      $1.settings.prefixDelimiter = $0
+      return true
+    } text: {
+      $0.settings.prefixDelimiter ?? ""
+    },
+    flag("track-sizes", \.settings.tracksSizes),
+    size("watcher-buffer", 4 << 10...1 << 30, \.settings.watcherBufferBytes),
     text("user", allowed: "a user of this system", \.settings.user),
     flag("daemon", \.settings.daemonize),
     text("pid-file", allowed: "a path", \.settings.pidFile),

@@ -167,6 +167,14 @@ extension TieredCache {
     if !options.leavesNoTrace { noteUse(item, key.hash, now, &state) }
   }
 
+  /// The class of a size under which statistics count an item.
+  package static func sizeClass(of item: Item) -> Int { SizeClassCounters.sizeClass(storedBytes(of: item)) }
+
+  /// Bytes that an item takes in RAM, its value included wherever that lies.
+  package static func storedBytes(of item: Item) -> Int {
+    item.recordBytes + (item.isLarge ? item.block.byteCount : 0)
+  }
+
   /// Deletes an item, or leaves it stale or empty; see `DeletionOptions`.
   /// Returns done, notFound, exists, outOfMemory, cold, scanning, full or notDurable.
   package func delete(

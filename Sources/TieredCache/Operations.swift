@@ -297,8 +297,8 @@ extension TieredCache {
   /// Computes a new short value from the old one (incr, decr). `compute` gets the value and room for 24
   /// bytes, and returns the new length, or -1 if the value does not suit. A shorter result is padded with
   /// spaces to the old length, as memcached pads it.
-  /// `initial`: number and expiry of an item to be made if there is none. `touchTo`: a new expiry for it,
-  /// also if it was just made.
+  /// `initial`: number and expiry of an item to be made if there is none. `touchTo`: a new expiry for one that
+  /// was there.
   /// Returns exists if `change.unique` is another, else done, notFound, notANumber, outOfMemory, cold, scanning, full or notDurable.
   package func update(
     _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer? = nil, options change: ChangeOptions = ChangeOptions(),
@@ -314,7 +314,9 @@ extension TieredCache {
       let step = shard.withLock { state in
         defer { swap(&frees, &state.hot.frees) }
         let step = self.updateLocked(key, now: now, answer: answer, change, initial, &state, &changed, compute)
-        if case .finished(.done) = step, let touchTo, let item = state.hot.find(key.hash, key.start, key.count) {
+        if case .finished(.done) = step, let touchTo, !changed.isNew,
+          let item = state.hot.find(key.hash, key.start, key.count)
+        {
           self.setExpiry(item, touchTo, key.hash, &state)
         }
         return step

@@ -74,7 +74,9 @@ struct Serve: ParsableCommand {
   var minimumChunk: String?
   @Option(name: [.customShort("N"), .customLong("napi-ids")], parsing: .unconditional, help: .hidden)
   var napiIDs: String?
-  @Option(name: [.customShort("D")], parsing: .unconditional, help: .hidden)
+  @Option(
+    name: [.customShort("D")], parsing: .unconditional,
+    help: "what ends the prefix of a key in stats detail, which it turns on (default :)")
   var statsPrefix: String?
   @Option(name: [.customShort("Y"), .customLong("auth-file")], parsing: .unconditional, help: .hidden)
   var authFile: String?
@@ -88,11 +90,11 @@ struct Serve: ParsableCommand {
   var lockMemory = false
   @Flag(name: [.customShort("r"), .customLong("enable-coredumps")], help: .hidden)
   var coreDumps = false
-  @Flag(name: [.customShort("A"), .customLong("enable-shutdown")], help: .hidden)
+  @Flag(name: [.customShort("A"), .customLong("enable-shutdown")], help: "clients may stop the server")
   var shutdownCommand = false
-  @Flag(name: [.customShort("X"), .customLong("disable-dumping")], help: .hidden)
+  @Flag(name: [.customShort("X"), .customLong("disable-dumping")], help: "no lists of keys")
   var noDumps = false
-  @Flag(name: [.customShort("W"), .customLong("disable-watch")], help: .hidden)
+  @Flag(name: [.customShort("W"), .customLong("disable-watch")], help: "no watch command")
   var noWatch = false
   @Flag(
     name: [.customShort("M"), .customLong("disable-evictions")],
@@ -218,6 +220,11 @@ struct Serve: ParsableCommand {
     if noEvictions { try set("hot.no-evictions", "true", "-M") }
     if noCAS { try set("disable-cas", "true", "-C") }
     if noFlush { try set("disable-flush-all", "true", "-F") }
+    if shutdownCommand { try set("enable-shutdown", "true", "-A") }
+    if noDumps { try set("disable-dumping", "true", "-X") }
+    if noWatch { try set("disable-watch", "true", "-W") }
+    // memcached looks at the first character alone.
+    try set("stats-prefix-delimiter", statsPrefix.map { String($0.prefix(1)) }, "-D")
     try set("cold.path", memoryFile, "-e")
     for option in try ExtendedOptions.parse(extended) {
       if option.name == "ext_path" {
@@ -226,6 +233,10 @@ struct Serve: ParsableCommand {
         try set("cold.limit", file.size, "-o ext_path")
       } else if option.name == "idle_timeout" {
         try set("idle-timeout", option.value, "-o idle_timeout")
+      } else if option.name == "track_sizes" {
+        try set("track-sizes", "true", "-o track_sizes")
+      } else if option.name == "watcher_logbuf_size", let kibibytes = option.value {
+        try set("watcher-buffer", "\(kibibytes)k", "-o watcher_logbuf_size")
       }
     }
     try set("cold.path", coldPath, "--cold-path")
@@ -249,7 +260,6 @@ struct Serve: ParsableCommand {
     if let binding, !["ascii", "auto"].contains(binding) {
       throw SettingsError("-B: '\(binding)' is not allowed: ascii or auto (binary is not available in this version)")
     }
-    if shutdownCommand { throw SettingsError("-A: the shutdown command is not available in this version") }
     try checkWhatIsOnlyChecked()
   }
 
@@ -262,8 +272,10 @@ struct Serve: ParsableCommand {
     try check(growthFactor, "-f", "a number greater than 1") { Double($0).map { $0 > 1 } ?? false }
     try check(minimumChunk, "-n", "a whole number of bytes, at least 1") { Int($0).map { $0 > 0 } ?? false }
     try check(napiIDs, "-N", "a whole number, at least 1") { Int($0).map { $0 > 0 } ?? false }
-    try check(statsPrefix, "-D", "a character") { !$0.isEmpty }
   }
+
+  /// Of the options behind -o, those that do something here.
+  private static let withMeaning = ["ext_path", "idle_timeout", "track_sizes", "watcher_logbuf_size"]
 
   private func withoutMeaning() throws -> [String] {
     var list: [String] = []
@@ -271,15 +283,11 @@ struct Serve: ParsableCommand {
     note(growthFactor != nil, "-f")
     note(minimumChunk != nil, "-n")
     note(napiIDs != nil, "-N")
-    note(statsPrefix != nil, "-D")
     note(largePages, "-L")
     note(lockMemory, "-k")
     note(coreDumps, "-r")
-    note(noDumps, "-X")
-    note(noWatch, "-W")
     note(requestsPerEvent != nil, "-R")
-    note(noCAS, "-C")
-    for option in try ExtendedOptions.parse(extended) where !["ext_path", "idle_timeout"].contains(option.name) {
+    for option in try ExtendedOptions.parse(extended) where !Self.withMeaning.contains(option.name) {
       list.append("-o \(option.name)")
     }
     return list

@@ -118,7 +118,7 @@ final class Bench {
   }
 
   /// Runs an operation to its end, with cold reads, writes and the scan as it asks for them.
-  private func complete(_ key: String, _ body: (CacheKey, ColdAnswer?) -> Outcome) -> Outcome {
+  func complete(_ key: String, _ body: (CacheKey, ColdAnswer?) -> Outcome) -> Outcome {
     let bytes = Array(key.utf8)
     return bytes.withUnsafeBytes { raw in
       let key = cache.key(raw.baseAddress!, raw.count)
