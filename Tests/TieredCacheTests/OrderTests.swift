@@ -53,7 +53,9 @@ import Testing
       #expect(bench.cache.shardCount > 1)
       func shard(_ key: String) -> Int {
         let bytes = Array(key.utf8)
-        return bytes.withUnsafeBytes { bench.cache.shard(bench.cache.key($0.baseAddress!, $0.count).hash) - bench.cache.shards }
+        return bytes.withUnsafeBytes {
+          bench.cache.shard(bench.cache.key($0.baseAddress!, $0.count).hash) - bench.cache.shards
+        }
       }
       let all = (0..<40_000).map { "key-\($0)" }
       let own = all.filter { shard($0) == 0 }.prefix(3000)
@@ -309,7 +311,9 @@ import Testing
     var random = Seeded(state: 1)
     for number in 0..<3000 {
       let length = 9_000 + Int(random.next() % 90_000)
-      #expect(bench.store(.set, "key-\(random.next() % 50)", [UInt8](repeating: 1, count: length)).name == "done", "\(number)")
+      #expect(
+        bench.store(.set, "key-\(random.next() % 50)", [UInt8](repeating: 1, count: length)).name == "done", "\(number)"
+      )
       if random.next() % 4 == 0 { bench.set("small-\(number)", "some value of a small item") }
     }
     bench.stop()
