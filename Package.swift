@@ -66,7 +66,10 @@ let package = Package(
         "TieredCache", "CacheCore", "HotTier", "ColdTier", .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .testTarget(
-      name: "ServerTests", dependencies: ["Server", "TieredCache", "HotTier"], swiftSettings: common),
+      name: "ServerTests",
+      dependencies: [
+        "Server", "TieredCache", "CacheCore", "HotTier", "ColdTier", .product(name: "Logging", package: "swift-log"),
+      ], swiftSettings: common),
     .testTarget(name: "ThermoclineTests", dependencies: ["thermocline", "Settings"], swiftSettings: common),
   ]
 )

@@ -16,6 +16,8 @@ enum Parking: UInt8 {
   case commit
   /// The client does not read its replies.
   case output
+  /// Commands without an answer are still under way for one of its keys.
+  case detached
 }
 
 /// One connection, in memory of its own; touched by its worker's thread only. While idle it holds no
@@ -53,6 +55,15 @@ struct Connection {
   /// Monotonic milliseconds.
   var parkedUntil: Int64 = 0
   var lastActive: UnixSeconds = 0
+  /// What carries out this connection's commands without an answer that wait for the file.
+  var detached: UnsafeMutablePointer<Connection>? = nil
+  /// This is such a one: it has no socket. `owner` is nil when the connection has closed.
+  var isDetached = false
+  var owner: UnsafeMutablePointer<Connection>? = nil
+  /// Hashes of the keys of its commands.
+  var detachedHashes: [UInt64] = []
+  /// Taken out of the epoll set while parked, because the peer has hung up.
+  var isUnwatched = false
   /// Links of the worker's list of connections.
   var next: UnsafeMutablePointer<Connection>? = nil
   var previous: UnsafeMutablePointer<Connection>? = nil
@@ -89,6 +100,16 @@ struct Connection {
       memmove(pending!, bytes, count)
     }
     pendingCount = count
+  }
+
+  /// Adds to what is still to be served.
+  mutating func append(_ bytes: UnsafeRawPointer, _ count: Int) {
+    if pendingCount + count > pendingCapacity {
+      pendingCapacity = max((pendingCount + count) * 2, 256)
+      pending = realloc(pending, pendingCapacity)!
+    }
+    (pending! + pendingCount).copyMemory(from: bytes, byteCount: count)
+    pendingCount += count
   }
 
   mutating func dropPending() {

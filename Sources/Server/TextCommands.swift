@@ -35,6 +35,10 @@ extension WorkerState {
         continue
       }
       if let verb = connection.pointee.retrieval {
+        if connection.pointee.detached != nil {
+          park(connection, .detached)
+          return p
+        }
         switch continueRetrieval(connection, verb, p, end) {
         case .at(let next): p = next
         case .parkedAt(let next): return next
@@ -49,6 +53,19 @@ extension WorkerState {
       let after = UnsafeRawPointer(newline) + 1
       if length > 0 && (p + (length - 1)).load(as: UInt8.self) == 13 { length -= 1 }
       let request = parseTextLine(p, length, lineBytes: after - p)
+      currentLine = p
+      currentIsSilent = request.noreply
+      if connection.pointee.detached != nil && mustFollowDetached(connection, request) {
+        switch follow(connection, request, after, end) {
+        case .at(let next):
+          p = next
+          continue
+        case .incomplete: return p
+        default:
+          park(connection, .detached)
+          return p
+        }
+      }
       switch execute(connection, request, p, after, end) {
       case .at(let next): p = next
       case .incomplete, .parked: return p

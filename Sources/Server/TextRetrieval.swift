@@ -279,6 +279,7 @@ extension WorkerState {
     _ connection: UnsafeMutablePointer<Connection>, _ outcome: Outcome, _ key: CacheKey,
     _ after: UnsafeRawPointer, _ end: UnsafeRawPointer
   ) -> Next {
+    if currentIsSilent && detach(connection, outcome, key, after) { return .at(after) }
     switch outcome {
     case .cold: askForRows(connection, first: key, outcome, after, after, after, end)
     case .scanning: park(connection, .scan)

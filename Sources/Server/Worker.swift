@@ -81,6 +81,9 @@ struct WorkerState {
   let input: UnsafeMutableRawPointer
   let inputCapacity: Int
   var out: Output
+  /// The command being served, and whether nothing is ever sent for it.
+  var currentLine: UnsafeRawPointer
+  var currentIsSilent = false
   /// Where a key lies that came in base64.
   let keyScratch: UnsafeMutableRawPointer
   var now: UnixSeconds = 0
@@ -116,6 +119,7 @@ struct WorkerState {
     // Above the threshold: one more item, or the longest list of statistics.
     out = Output(capacity: Self.flushThreshold + inline + (64 << 10))
     keyScratch = .allocate(byteCount: 256, alignment: 8)
+    currentLine = UnsafeRawPointer(input)
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
     event.data.u64 = 0
@@ -165,10 +169,15 @@ struct WorkerState {
     }
     if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 {
       if connection.pointee.parking != .none {
-        if events & EPOLLERR.rawValue != 0 || events & EPOLLHUP.rawValue != 0 {
+        if events & (EPOLLERR.rawValue | EPOLLHUP.rawValue) == 0 {
+          setInterest(connection, reading: false)
+        } else if connection.pointee.parking == .output || connection.pointee.parking == .commit {
           close(connection)
         } else {
-          setInterest(connection, reading: false)
+          // What it has sent is still carried out; a hang-up can't be masked, only not watched.
+          epoll_ctl(epoll, EPOLL_CTL_DEL, connection.pointee.socket, nil)
+          connection.pointee.isUnwatched = true
+          connection.pointee.isReading = false
         }
         return
       }
@@ -293,11 +302,18 @@ struct WorkerState {
     }
     connection.pointee.next?.pointee.previous = connection.pointee.previous
     connectionCount -= 1
+    if let detached = connection.pointee.detached { detached.pointee.owner = nil }
     shared.connectionCount.subtract(1, ordering: .relaxed)
     connection.pointee.deinitialize()
     // Answers that are still to come name this memory; the last of them frees it. Without any, it is
     // freed after this round of events, one of which may name it as well.
     if connection.pointee.outstandingReads == 0 { graveyard.append(connection) }
+  }
+
+  /// Frees a connection that has no socket after this round of events.
+  mutating func retire(_ connection: UnsafeMutablePointer<Connection>) {
+    connection.pointee.isClosed = true
+    graveyard.append(connection)
   }
 
   private mutating func emptyGraveyard() {
@@ -331,7 +347,9 @@ struct WorkerState {
       (reading ? EPOLLIN.rawValue : 0) | (connection.pointee.wantsWrite ? EPOLLOUT.rawValue : 0)
     event.data.u64 = UInt64(UInt(bitPattern: connection))
     connection.pointee.isReading = reading
-    epoll_ctl(epoll, EPOLL_CTL_MOD, connection.pointee.socket, &event)
+    let change = connection.pointee.isUnwatched ? EPOLL_CTL_ADD : EPOLL_CTL_MOD
+    connection.pointee.isUnwatched = false
+    epoll_ctl(epoll, change, connection.pointee.socket, &event)
   }
 
   // MARK: Receiving
@@ -367,6 +385,7 @@ struct WorkerState {
     _ connection: UnsafeMutablePointer<Connection>, _ start: UnsafeRawPointer, _ count: Int
   ) {
     let end = start + count
+    currentIsSilent = false
     let left = serveBytes(connection, start, end)
     if connection.pointee.isClosed {
       out.clear()
@@ -474,7 +493,7 @@ struct WorkerState {
       waitingForCycle.append(connection)
       updateWants()
       counters.waitsForRoom += 1
-    case .coldRead, .output, .commit, .none: break
+    case .coldRead, .output, .commit, .detached, .none: break
     }
   }
 
@@ -500,6 +519,10 @@ struct WorkerState {
     if connection.pointee.parking == .none {
       connection.pointee.dropAnswers()
       connection.pointee.scanGivenUp = false
+      if connection.pointee.isDetached {
+        finishDetached(connection)
+        return
+      }
       if !connection.pointee.isReading { setInterest(connection, reading: true) }
     }
   }

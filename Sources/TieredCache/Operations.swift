@@ -135,7 +135,14 @@ extension TieredCache {
     } else if inRAM == nil {
       switch locateCold(key, now: now, answer: answer, &state) {
       case .absent: break
-      case .unread(let sequence): return .finished(.cold(sequence: sequence))
+      case .unread(let sequence):
+        // add and replace want to know only whether there is one; a hash of 64 bits is proof enough.
+        guard mode.asksForPresenceAlone && isSurelyLive(key.hash, now: now, &state) else {
+          return .finished(.cold(sequence: sequence))
+        }
+        if case .add = mode { return .finished(.notStored) }
+        return put(
+          key, flags: flags, expiresAt: expiresAt, value, over: nil, now: now, change, &state, &changed)
       case .unknown: return .finished(.scanning)
       case .row(let row): present = row.item
       }
@@ -165,6 +172,12 @@ extension TieredCache {
     return put(
       key, flags: flags, expiresAt: expiresAt, value, over: inRAM, now: now, change, marks: marks, &state,
       &changed)
+  }
+
+  /// Whether the index alone can tell that a cold item has not expired.
+  private func isSurelyLive(_ hash: UInt64, now: UnixSeconds, _ state: inout ShardState) -> Bool {
+    guard let entry = state.cold.find(hash) else { return false }
+    return entry.expiresAt == 0 || entry.expiresAt - min(entry.expiresAt, ColdIndex.expirySlack) > now
   }
 
   /// Writes a new version of a key over whatever stands in RAM.
@@ -512,5 +525,13 @@ extension TieredCache {
 }
 
 extension StoreMode {
+  /// Whether the value that is there does not matter.
+  var asksForPresenceAlone: Bool {
+    switch self {
+    case .add, .replace: true
+    case .set, .append, .prepend, .compareAndSwap: false
+    }
+  }
+
   var isPrepend: Bool { if case .prepend = self { true } else { false } }
 }

@@ -1,0 +1,194 @@
+import CacheCore
+import ColdTier
+import Foundation
+import Glibc
+import Logging
+import Synchronization
+import Testing
+
+@testable import Server
+@testable import TieredCache
+
+/// A worker with one connection, on a cache whose file is read and written only when the test says so.
+private final class Served {
+  let cache: TieredCache
+  private let worker: Worker
+  private let shared: ServerShared
+  private let reader: ColdReader
+  private let folder: URL
+  private let socket: Int32
+
+  init() throws {
+    folder = FileManager.default.temporaryDirectory.appendingPathComponent("thermocline-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    var options = TieredCacheOptions()
+    options.hotMemory = 4 << 20
+    options.threads = 1
+    options.hashSeed = 7
+    options.clock = ServerClock(standingAt: 1_000_000)
+    options.startsThreads = false
+    options.cold = ColdOptions(path: folder.appendingPathComponent("cache.db").path, limit: 64 << 20)
+    var logger = Logger(label: "test")
+    logger.logLevel = .critical
+    cache = try TieredCache(options, logger: logger)
+    reader = try cache.store!.makeReader()
+    cache.finishScan()
+    let limits = ServerShared.Limits(
+      maximumItemBytes: 1 << 20, maximumConnections: 10, threads: 1, startWaitMilliseconds: 0,
+      idleTimeoutSeconds: 0, flushDisabled: false, casDisabled: false, commitsBeforeReply: false)
+    shared = ServerShared(cache: cache, limits: limits, verbosity: 0, describedSettings: [])
+    worker = Worker(number: 0, shared: shared)
+    var pair: [Int32] = [0, 0]
+    #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0)
+    setNonBlocking(pair[0])
+    socket = pair[1]
+    // A reply that does not come ends the test instead of holding it up.
+    var patience = timeval(tv_sec: 20, tv_usec: 0)
+    setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+    shared.connectionCount.add(1, ordering: .relaxed)
+    worker.mailbox.post(.accepted(pair[0]))
+  }
+
+  /// Each key with the value "v", in the file alone.
+  func makeCold(_ keys: [String]) {
+    for key in keys { #expect(ask("set \(key) 0 0 1\r\nv\r\n", "STORED\r\n") == "STORED\r\n") }
+    cache.writeCycle()
+    cache.sweepOnce(now: cache.clock.now())
+    for i in 0..<cache.shardCount {
+      (cache.shards + i).withLock { state in
+        for key in keys {
+          let bytes = Array(key.utf8)
+          let hash = cache.hasher.hash(bytes, bytes.count)
+          if let item = state.hot.find(hash, bytes, bytes.count) { state.drop(item, hash: hash) }
+        }
+        state.hot.frees.release()
+      }
+    }
+  }
+
+  func send(_ text: String) {
+    let bytes = Array(text.utf8)
+    #expect(Glibc.send(socket, bytes, bytes.count, 0) == bytes.count)
+  }
+
+  /// As many bytes as `expected` has; blocks until they are there.
+  func receive(_ expected: String) -> String {
+    var bytes = [UInt8](repeating: 0, count: expected.utf8.count)
+    var got = 0
+    while got < expected.utf8.count {
+      let count = bytes.withUnsafeMutableBytes { recv(socket, $0.baseAddress! + got, $0.count - got, 0) }
+      if count <= 0 { break }
+      got += count
+    }
+    return String(decoding: bytes[..<got], as: UTF8.self)
+  }
+
+  func ask(_ text: String, _ expected: String) -> String {
+    send(text)
+    return receive(expected)
+  }
+
+  /// Reads what was asked of the file until `expected` has come.
+  func receiveWithReads(_ expected: String) -> String {
+    var bytes = [UInt8](repeating: 0, count: expected.utf8.count)
+    var got = 0
+    let deadline = ContinuousClock.now + .seconds(20)
+    while got < expected.utf8.count && ContinuousClock.now < deadline {
+      cache.coldReads!.serve(reader, waits: false)
+      let count = bytes.withUnsafeMutableBytes {
+        recv(socket, $0.baseAddress! + got, $0.count - got, Int32(MSG_DONTWAIT))
+      }
+      if count == 0 || count < 0 && errno != EAGAIN { break }
+      got += max(count, 0)
+    }
+    return String(decoding: bytes[..<got], as: UTF8.self)
+  }
+
+  func hangUp() { Glibc.close(socket) }
+
+  /// Serves reads until the value of a key is longer than it was.
+  func waitUntilChanged(_ key: String) {
+    let bytes = Array(key.utf8)
+    let deadline = ContinuousClock.now + .seconds(20)
+    while ContinuousClock.now < deadline {
+      cache.coldReads!.serve(reader, waits: false)
+      var length = 0
+      _ = cache.read(cache.key(bytes, bytes.count), now: cache.clock.now()) { length = $0.valueLength }
+      if length > 1 { return }
+    }
+    Issue.record("\(key) was not changed")
+  }
+
+  func stop() {
+    worker.stop()
+    cache.stop()
+    try? FileManager.default.removeItem(at: folder)
+  }
+}
+
+@Suite("Commands without an answer", .timeLimit(.minutes(1)))
+struct DetachedTests {
+  @Test("They wait for the file alone, and the commands behind them do not")
+  func whatFollowsDoesNotWait() throws {
+    let served = try Served()
+    served.makeCold(["a", "b"])
+    // No row is read before the last of these replies is there.
+    let silent = "append a 0 0 1 noreply\r\nx\r\ntouch b 100 noreply\r\nincr a 1 noreply\r\n"
+    #expect(served.ask(silent + "mn\r\n", "MN\r\n") == "MN\r\n")
+    #expect(
+      served.ask("set c 0 0 1\r\nc\r\nget c\r\n", "STORED\r\nVALUE c 0 1\r\nc\r\nEND\r\n").hasSuffix("c\r\nEND\r\n"))
+    #expect(served.cache.coldReads!.counters.served == 0)
+    // Their own keys wait for them.
+    served.send("prepend a 0 0 1 noreply\r\ny\r\nget a\r\nmg b t v\r\n")
+    let expected = "VALUE a 0 3\r\nyvx\r\nEND\r\nVA 1 t100\r\nv\r\n"
+    #expect(served.receiveWithReads(expected) == expected)
+    served.stop()
+  }
+
+  @Test("Many of them, on many keys, are all carried out, in their order")
+  func many() throws {
+    let served = try Served()
+    let keys = (0..<500).map { "key\($0)" }
+    served.makeCold(keys)
+    var text = ""
+    for round in 0..<3 { for key in keys { text += "append \(key) 0 0 1 noreply\r\n\(round)\r\n" } }
+    served.send(text)
+    for key in keys {
+      served.send("get \(key)\r\n")
+      let expected = "VALUE \(key) 0 4\r\nv012\r\nEND\r\n"
+      #expect(served.receiveWithReads(expected) == expected)
+    }
+    served.stop()
+  }
+
+  @Test("They are carried out although their client has hung up")
+  func hangUp() throws {
+    let served = try Served()
+    served.makeCold(["a", "b"])
+    #expect(served.ask("append a 0 0 1 noreply\r\nx\r\nmn\r\n", "MN\r\n") == "MN\r\n")
+    served.hangUp()
+    served.waitUntilChanged("a")
+    served.stop()
+  }
+
+  @Test("What was sent before a hang-up is carried out also behind a command that waits")
+  func hangUpBehindARead() throws {
+    let served = try Served()
+    served.makeCold(["a", "b"])
+    served.send("get b\r\nappend a 0 0 1 noreply\r\nx\r\n")
+    served.hangUp()
+    served.waitUntilChanged("a")
+    served.stop()
+  }
+
+  @Test("add and replace ask the index, not the file")
+  func presence() throws {
+    let served = try Served()
+    served.makeCold(["a", "b"])
+    #expect(served.ask("add a 0 0 1\r\nx\r\n", "NOT_STORED\r\n") == "NOT_STORED\r\n")
+    #expect(served.ask("replace b 0 0 1\r\nx\r\n", "STORED\r\n") == "STORED\r\n")
+    #expect(served.ask("get b\r\n", "VALUE b 0 1\r\nx\r\nEND\r\n") == "VALUE b 0 1\r\nx\r\nEND\r\n")
+    #expect(served.cache.coldReads!.counters.served == 0)
+    served.stop()
+  }
+}
