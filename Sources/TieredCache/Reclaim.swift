@@ -13,7 +13,7 @@ extension TieredCache {
     _ wanting: UnsafeMutablePointer<Shard>, bytes: Int, now: UnixSeconds
   ) -> Outcome? {
     if options.evictionsDisabled {
-      countOutOfMemory(wanting)
+      countOutOfMemory(wanting, bytes: bytes)
       return .outOfMemory
     }
     let target = max(bytes, pool.segmentBytes)
@@ -36,7 +36,7 @@ extension TieredCache {
           tried = []
           continue
         }
-        countOutOfMemory(wanting)
+        countOutOfMemory(wanting, bytes: bytes)
         return .outOfMemory
       }
       var frees = DeferredFrees()
@@ -52,8 +52,11 @@ extension TieredCache {
     return nil
   }
 
-  private func countOutOfMemory(_ shard: UnsafeMutablePointer<Shard>) {
-    shard.withLock { $0.counters.outOfMemory += 1 }
+  private func countOutOfMemory(_ shard: UnsafeMutablePointer<Shard>, bytes: Int) {
+    shard.withLock { state in
+      state.counters.outOfMemory += 1
+      state.hot.sizes[pool.classes.number(bytes)].outOfMemory += 1
+    }
   }
 
   /// The shard to take memory from: the one that wants it if it has its share, else the largest.
@@ -110,7 +113,12 @@ extension TieredCache {
         }
         return false
       },
-      evicted: { _, _ in demoted += 1 })
+      evicted: { item, _ in
+        demoted += 1
+        // What was unsaved and had to go is lost; what was clean has its row.
+        self.noteMovement(
+          item, hasCold && !item.state.contains(.unsaved) ? .demotion : .eviction, now: now)
+      })
     for hash in toQueue { state.enqueue(hash) }
     if !toQueue.isEmpty { writeBehind!.urge() }
     state.forgetUnsaved(count: dropped + flushed, bytes: droppedBytes)
@@ -145,6 +153,7 @@ extension TieredCache {
 
   /// One round of the sweeper; a test calls it with its own time.
   package func sweepOnce(now: UnixSeconds) {
+    sweeps.add(1, ordering: .relaxed)
     let due = flushes.withLock { $0.pendingAt != 0 && $0.pendingAt <= now }
     if due { flushAll(at: 0, now: now) }
     for i in 0..<shardCount { sweepStep(shards + i, now: now, steps: 2048) }
@@ -195,6 +204,8 @@ extension TieredCache {
     // Only what the file has leaves RAM for being idle.
     for hash in idle where state.cold.find(hash) != nil {
       guard let item = state.hot.find(hash: hash, hasher: hasher) else { continue }
+      noteMovement(item, .demotion, now: now)
+      state.hot.countDemotion(item)
       state.drop(item, hash: hash)
       state.counters.demotions += 1
     }

@@ -185,10 +185,14 @@ package struct ShardState: ~Copyable {
 
 /// What the tiers count besides what the hot shard counts itself.
 package struct TierCounters: Sendable {
+  /// New versions that were stored; arithmetic in place is none.
+  package var stores: UInt64 = 0
   package var promotions: UInt64 = 0
   package var demotions: UInt64 = 0
   package var coldHits: UInt64 = 0
   package var coldStale: UInt64 = 0
+  /// Rows that the index named and the file did not have, or not whole.
+  package var coldMissing: UInt64 = 0
   package var rowsWritten: UInt64 = 0
   package var rowsSuperseded: UInt64 = 0
   package var tombstonesWritten: UInt64 = 0
@@ -201,10 +205,12 @@ package struct TierCounters: Sendable {
   package var outOfMemory: UInt64 = 0
 
   static func += (a: inout TierCounters, b: TierCounters) {
+    a.stores += b.stores
     a.promotions += b.promotions
     a.demotions += b.demotions
     a.coldHits += b.coldHits
     a.coldStale += b.coldStale
+    a.coldMissing += b.coldMissing
     a.rowsWritten += b.rowsWritten
     a.rowsSuperseded += b.rowsSuperseded
     a.tombstonesWritten += b.tombstonesWritten

@@ -40,6 +40,8 @@ package struct TieredCacheOptions: Sendable {
   package var demoteAfterSeconds: UInt32? = nil
   /// False in tests that drive writer, readers and scan themselves, step by step.
   package var startsThreads = true
+  /// Counts items by size (`SegmentPool.sizeHistogram`).
+  package var tracksSizes = false
   package init() {}
 }
 
@@ -95,9 +97,14 @@ package final class TieredCache: Sendable {
   let store: ColdStore?
   package let coldReads: ColdReads?
   let writeBehind: WriteBehind?
+  /// `WatchedEvents` that somebody wants to be told of; 0 nearly always.
+  package let watched = Atomic<UInt32>(0)
+  let events = CacheEvents()
   let flushes = Mutex(FlushState())
   let background = Monitor(Background())
   let scanProgress = Monitor(ScanProgress())
+  /// Rounds of the sweeper.
+  let sweeps = Atomic<UInt64>(0)
   /// Whether the file takes writes. While it does not, unsaved items may be dropped.
   let coldWritable = Atomic<Bool>(true)
   /// Entries for which a cold index of a shard has address space.
@@ -129,7 +136,7 @@ package final class TieredCache: Sendable {
     // About 64 segments a shard, of 64 KiB to 1 MiB.
     var segment = 64 << 10
     while segment < 1 << 20 && options.hotMemory / count / 64 >= segment * 2 { segment *= 2 }
-    pool = SegmentPool(limit: options.hotMemory, segmentBytes: segment)
+    pool = SegmentPool(limit: options.hotMemory, segmentBytes: segment, tracksSizes: options.tracksSizes)
     unsavedLimitPerShard = max(min(options.hotMemory / 3, 256 << 20) / count, segment * 2)
 
     var store: ColdStore? = nil
@@ -232,13 +239,18 @@ package final class TieredCache: Sendable {
     var frees = DeferredFrees()
     let outcome: Outcome = shard(key.hash).withLock { state in
       if let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now) {
+        state.hot.countHit(item, touching: touchTo != nil)
+        if let sighting = self.sighting(key, now: now, answer: nil, &state) { self.noteRead(key, sighting, .done) }
         self.noteUse(item, key.hash, now, &state)
         if let touchTo { self.setExpiry(item, touchTo, key.hash, &state) }
         body(item)
         return .done
       }
       defer { swap(&frees, &state.hot.frees) }
-      return self.readBelow(key, now: now, touchTo: touchTo, answer: answer, &state, body)
+      let sighting = self.sighting(key, now: now, answer: answer, &state)
+      let outcome = self.readBelow(key, now: now, touchTo: touchTo, answer: answer, &state, body)
+      self.noteRead(key, sighting, outcome)
+      return outcome
     }
     if !frees.isEmpty { frees.release() }
     if case .full = outcome, let touchTo, let answer {
@@ -365,6 +377,7 @@ package final class TieredCache: Sendable {
     if answer.hasFailed { return .absent }
     if !answer.wasFound {
       // The row is gone or damaged: nothing of it is ever served.
+      state.counters.coldMissing += 1
       state.bury(key.hash, key.start, key.count, hadRow: true)
       return .absent
     }
@@ -411,6 +424,7 @@ package final class TieredCache: Sendable {
     item.state = bits
     state.hot.link(item, hash: key.hash)
     state.counters.promotions += 1
+    noteMovement(item, .promotion, now: now)
     return item
   }
 

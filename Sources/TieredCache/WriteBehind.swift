@@ -37,6 +37,8 @@ final class WriteBehind: @unchecked Sendable {
   let flushChanged = Atomic<Bool>(false)
   let cyclesDone = Atomic<UInt64>(0)
   let cyclesFailed = Atomic<UInt64>(0)
+  /// Of keys and values of the rows that were handed to the file.
+  let bytesWritten = Atomic<UInt64>(0)
 
   init(writer: ColdWriter, shardCount: Int, casReservedTo: UInt64) {
     self.writer = writer
@@ -412,6 +414,7 @@ extension TieredCache {
       }
       settleGivenUpRows(deleted: true)
       publish(outcome)
+      writeBehind!.bytesWritten.add(UInt64(batch.byteCount), ordering: .relaxed)
     } catch {
       settleGivenUpRows(deleted: false)
       throw error
