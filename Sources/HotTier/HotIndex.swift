@@ -130,6 +130,53 @@ package struct HotIndex: ~Copyable {
     count -= 1
   }
 
+  // MARK: Walking
+
+  /// Where a walk in the order of tags goes on; whatever was inserted, removed or moved meanwhile, what is
+  /// there from the beginning of a walk to its end is met once.
+  package struct Walk: Sendable {
+    fileprivate var tag: UInt64 = 0
+    package var isDone = false
+    package init() {}
+  }
+
+  /// Hands the places of the next items to `body`, of about `count` and never of many more slots.
+  package func walk(_ walk: inout Walk, _ count: Int, _ body: (_ place: UInt64) -> Void) {
+    var i = home(walk.tag)
+    var looked = 0
+    let end = capacity + Self.overhang
+    while i < end {
+      let slot = slots[i]
+      if slot == 0 {
+        // Behind an empty slot no item has its home before it.
+        if looked >= count && i + 1 < capacity {
+          walk.tag = firstTag(at: i + 1)
+          return
+        }
+      } else {
+        let tag = slot >> Self.placeBits
+        // Before the tag at which this begins: moved here by its neighbours, and met before.
+        if tag >= walk.tag {
+          if looked >= count && (i == 0 || slots[i - 1] >> Self.placeBits != tag) {
+            walk.tag = tag
+            return
+          }
+          body(slot & Self.placeMask)
+        }
+      }
+      looked += 1
+      i += 1
+    }
+    walk.isDone = true
+  }
+
+  /// The lowest tag whose home is not before a slot.
+  private func firstTag(at slot: Int) -> UInt64 {
+    var tag = (UInt64(slot) << 27) / UInt64(capacity)
+    while home(tag) < slot { tag += 1 }
+    return tag
+  }
+
   /// A quarter more room. First every slot goes to the far end in order, then each to its new home.
   private mutating func grow() {
     let oldEnd = capacity + Self.overhang

@@ -4,14 +4,21 @@ import Glibc
 /// What a shard counted since it was made. Read under its lock.
 package struct HotShardCounters: Sendable {
   package var items = 0
+  /// Bytes of records and large values.
   package var liveBytes = 0
-  package var totalItems: UInt64 = 0
+  /// The same items as memcached counts their size.
+  package var nominalBytes = 0
   package var evictions: UInt64 = 0
   package var evictedUnfetched: UInt64 = 0
   package var evictedActive: UInt64 = 0
   package var expired: UInt64 = 0
   package var expiredUnfetched: UInt64 = 0
+  /// Items that moved into the protected queue, and within it.
+  package var movedToProtected: UInt64 = 0
   package var moved: UInt64 = 0
+  /// Records that the sweep has looked at, and expired items that it took out.
+  package var sweepChecked: UInt64 = 0
+  package var swept: UInt64 = 0
   package var segmentsReclaimed: UInt64 = 0
   package var lastEvictionAge: UInt32 = 0
   package init() {}
@@ -73,8 +80,8 @@ package struct HotShard: ~Copyable {
     nextSerial = UInt64(number) << 48 | 1
     base = pool.base
     index = HotIndex(maximumCount: maximumCount)
-    sizes = .allocate(capacity: SizeClassCounters.classCount)
-    sizes.initialize(repeating: SizeClassCounters(), count: SizeClassCounters.classCount)
+    sizes = .allocate(capacity: SizeClasses.slots)
+    sizes.initialize(repeating: SizeClassCounters(), count: SizeClasses.slots)
   }
 
   deinit { sizes.deallocate() }
@@ -188,7 +195,6 @@ package struct HotShard: ~Copyable {
   package mutating func link(_ item: Item, hash: UInt64) {
     index.insert(hash, place: place(item))
     account(item)
-    counters.totalItems += 1
   }
 
   private mutating func account(_ item: Item) {
@@ -196,12 +202,14 @@ package struct HotShard: ~Copyable {
     let state = item.state
     item.state = ItemState(rawValue: state.rawValue | ItemState.linked.rawValue)
     head(segment(of: item)).pointee.live += UInt32(bytes)
-    let total = item.isLarge ? bytes + item.valueLength : bytes
     counters.items += 1
-    counters.liveBytes += total
-    let sizeClass = SizeClassCounters.sizeClass(total)
+    counters.liveBytes += item.isLarge ? bytes + item.valueLength : bytes
+    let nominal = item.nominalBytes
+    counters.nominalBytes += nominal
+    let sizeClass = pool.classes.number(nominal)
     sizes[sizeClass].items += 1
-    sizes[sizeClass].bytes += total
+    sizes[sizeClass].bytes += nominal
+    pool.countSize(nominal, 1)
     if item.isLarge { largeBytes += item.block.byteCount }
   }
 
@@ -217,12 +225,15 @@ package struct HotShard: ~Copyable {
   /// The record of a linked item becomes dead space.
   private mutating func discard(_ item: Item) {
     let bytes = item.recordBytes
-    let total = item.isLarge ? bytes + item.valueLength : bytes
     counters.items -= 1
-    counters.liveBytes -= total
-    let sizeClass = SizeClassCounters.sizeClass(total)
+    counters.liveBytes -= item.isLarge ? bytes + item.valueLength : bytes
+    let nominal = item.nominalBytes
+    counters.nominalBytes -= nominal
+    let sizeClass = pool.classes.number(nominal)
     sizes[sizeClass].items -= 1
-    sizes[sizeClass].bytes -= total
+    sizes[sizeClass].bytes -= nominal
+    pool.countSize(nominal, -1)
+    if head(segment(of: item)).pointee.queue == Kind.protected.rawValue { sizes[sizeClass].protectedItems -= 1 }
     item.state = ItemState(rawValue: item.state.rawValue & ~ItemState.linked.rawValue)
     if item.isLarge { dropBlock(of: item) }
     let segment = segment(of: item)
@@ -242,18 +253,25 @@ package struct HotShard: ~Copyable {
     frees.add(block)
   }
 
-  /// Another value of the same record size has been written in place of the old one; `before` is the
-  /// length that counted until now.
-  package mutating func lengthChanged(_ item: Item, from before: Int) {
-    let difference = item.valueLength - before
-    if difference == 0 { return }
-    let bytes = item.isLarge ? item.recordBytes + item.valueLength : item.recordBytes
-    let old = item.isLarge ? bytes - difference : bytes
-    counters.liveBytes += bytes - old
-    sizes[SizeClassCounters.sizeClass(old)].items -= 1
-    sizes[SizeClassCounters.sizeClass(old)].bytes -= old
-    sizes[SizeClassCounters.sizeClass(bytes)].items += 1
-    sizes[SizeClassCounters.sizeClass(bytes)].bytes += bytes
+  /// Another value of the same record size has been written in place of the old one, inline; `before` is what
+  /// `nominalBytes` was until now.
+  package mutating func sizeChanged(_ item: Item, from before: Int) {
+    let nominal = item.nominalBytes
+    if nominal == before { return }
+    counters.nominalBytes += nominal - before
+    pool.countSize(before, -1)
+    pool.countSize(nominal, 1)
+    let old = pool.classes.number(before)
+    let new = pool.classes.number(nominal)
+    sizes[old].bytes -= before
+    sizes[new].bytes += nominal
+    if old == new { return }
+    sizes[old].items -= 1
+    sizes[new].items += 1
+    if head(segment(of: item)).pointee.queue == Kind.protected.rawValue {
+      sizes[old].protectedItems -= 1
+      sizes[new].protectedItems += 1
+    }
   }
 
   /// A large item gets another block of memory; the old one is put on `frees`.
@@ -352,19 +370,36 @@ package struct HotShard: ~Copyable {
     if !dead && !unsaved && state.frequency > 0 && fruitlessVictims < 4 {
       return move(item, bytes, hash, state.with(frequency: state.frequency - 1), now: now)
     }
+    let sizeClass = pool.classes.number(item.nominalBytes)
     if dead {
       counters.expired += 1
-      if !state.contains(.fetched) { counters.expiredUnfetched += 1 }
+      sizes[sizeClass].reclaimed += 1
+      if !state.contains(.fetched) {
+        counters.expiredUnfetched += 1
+        sizes[sizeClass].expiredUnfetched += 1
+      }
     } else {
-      counters.evictions += 1
-      if !state.contains(.fetched) { counters.evictedUnfetched += 1 }
-      if state.frequency > 0 { counters.evictedActive += 1 }
-      counters.lastEvictionAge = now &- min(now, item.lastAccess)
-      sizes[SizeClassCounters.sizeClass(item.isLarge ? bytes + item.valueLength : bytes)].evicted += 1
+      countEviction(item, state, sizeClass, now: now)
       evicted(item, hash)
     }
     unlink(item, hash: hash)
     return true
+  }
+
+  private mutating func countEviction(_ item: Item, _ state: ItemState, _ sizeClass: Int, now: UnixSeconds) {
+    counters.evictions += 1
+    counters.lastEvictionAge = now &- min(now, item.lastAccess)
+    sizes[sizeClass].evicted += 1
+    sizes[sizeClass].evictedTime = counters.lastEvictionAge
+    if item.expiresAt != 0 { sizes[sizeClass].evictedNonzero += 1 }
+    if !state.contains(.fetched) {
+      counters.evictedUnfetched += 1
+      sizes[sizeClass].evictedUnfetched += 1
+    }
+    if state.frequency > 0 {
+      counters.evictedActive += 1
+      sizes[sizeClass].evictedActive += 1
+    }
   }
 
   private mutating func move(
@@ -392,9 +427,21 @@ package struct HotShard: ~Copyable {
     head(openProtected).pointee.live += UInt32(bytes)
     item.state = ItemState(rawValue: state.rawValue & ~ItemState.linked.rawValue)
     head(victim).pointee.live -= UInt32(bytes)
-    counters.moved += 1
+    countMove(item)
     movedSinceVictim += bytes
     return true
+  }
+
+  private mutating func countMove(_ item: Item) {
+    counters.moved += 1
+    let sizeClass = pool.classes.number(item.nominalBytes)
+    if head(victim).pointee.queue == Kind.protected.rawValue {
+      sizes[sizeClass].movesWithinProtected += 1
+    } else {
+      counters.movedToProtected += 1
+      sizes[sizeClass].movesToProtected += 1
+      sizes[sizeClass].protectedItems += 1
+    }
   }
 
   // MARK: Walking
@@ -416,6 +463,12 @@ package struct HotShard: ~Copyable {
         segment = head(segment).pointee.next
       }
     }
+  }
+
+  /// A bounded step of a walk over all items, in an order that no change of the shard disturbs. `body` must not
+  /// change the shard.
+  package func walk(_ walk: inout HotIndex.Walk, _ count: Int, _ body: (Item) -> Void) {
+    index.walk(&walk, count) { body(Item(base + Int(truncatingIfNeeded: $0) &* 8)) }
   }
 
   /// A bounded step of a sweep over the whole shard that finds what has expired without its being read.
@@ -446,14 +499,12 @@ package struct HotShard: ~Copyable {
         cursor.offset += item.recordBytes
         left -= 1
         if !item.state.contains(.linked) { continue }
+        counters.sweepChecked += 1
         let dead = !isLive(item, at: now)
         if dead || item.lastAccess < idleSince {
           let hash = hasher.hash(item.key, item.keyLength)
           if mayDrop(item, hash) {
-            if dead {
-              counters.expired += 1
-              if !item.state.contains(.fetched) { counters.expiredUnfetched += 1 }
-            }
+            countSwept(item, dead: dead)
             let lastOfSegment = Int(head(segment).pointee.live) == item.recordBytes
             unlink(item, hash: hash)
             if lastOfSegment { break }
@@ -469,6 +520,49 @@ package struct HotShard: ~Copyable {
         }
       }
     }
+  }
+
+  /// Counts an item that leaves RAM for being idle.
+  package func countDemotion(_ item: Item) { sizes[pool.classes.number(item.nominalBytes)].demotions += 1 }
+
+  private mutating func countSwept(_ item: Item, dead: Bool) {
+    if !dead {
+      countDemotion(item)
+      return
+    }
+    let sizeClass = pool.classes.number(item.nominalBytes)
+    counters.swept += 1
+    sizes[sizeClass].swept += 1
+    if !item.state.contains(.fetched) {
+      counters.expiredUnfetched += 1
+      sizes[sizeClass].expiredUnfetched += 1
+    }
+  }
+
+  // MARK: Statistics
+
+  /// Counts a read of an item.
+  @inline(__always)
+  package func countHit(_ item: Item, touching: Bool) {
+    let sizeClass = pool.classes.number(item.nominalBytes)
+    if touching { sizes[sizeClass].touchHits += 1 } else { sizes[sizeClass].getHits += 1 }
+    if head(segment(of: item)).pointee.queue == Kind.protected.rawValue { sizes[sizeClass].protectedHits += 1 }
+  }
+
+  /// When the oldest segment of each queue was opened; nil: it has none.
+  package var oldestProbation: UnixSeconds? { probation.oldest < 0 ? nil : head(probation.oldest).pointee.openedAt }
+  package var oldestProtected: UnixSeconds? { protected.oldest < 0 ? nil : head(protected.oldest).pointee.openedAt }
+
+  package func countDeletion(_ item: Item) { sizes[pool.classes.number(item.nominalBytes)].deleteHits += 1 }
+
+  /// Counts from 0 again; what is there now stays counted.
+  package mutating func resetCounters() {
+    var fresh = HotShardCounters()
+    fresh.items = counters.items
+    fresh.liveBytes = counters.liveBytes
+    fresh.nominalBytes = counters.nominalBytes
+    counters = fresh
+    for number in 0..<SizeClasses.slots { sizes[number].reset() }
   }
 }
 
@@ -490,27 +584,4 @@ package struct SweepCursor: Sendable {
 
   /// Whether the segment is still the one that the cursor points into.
   func holds(_ head: SegmentHead) -> Bool { head.serial == serial }
-}
-
-/// What `stats items` shows: items by size, four classes to each doubling.
-package struct SizeClassCounters: Sendable {
-  package var items = 0
-  package var bytes = 0
-  package var evicted: UInt64 = 0
-
-  package static let classCount = 112
-  package init() {}
-
-  /// 1 for records up to 40 bytes, then four steps to each doubling.
-  package static func sizeClass(_ bytes: Int) -> Int {
-    if bytes <= 40 { return 1 }
-    let power = Int.bitWidth - 1 - (bytes - 1).leadingZeroBitCount  // 5 for 33...64
-    return min((power - 5) * 4 + ((bytes - 1) >> (power - 2)) & 3 + 1, classCount - 1)
-  }
-
-  /// The largest record of a class.
-  package static func largestRecord(of sizeClass: Int) -> Int {
-    let power = (sizeClass - 1) / 4 + 5
-    return (1 << power) + ((sizeClass - 1) % 4 + 1) << (power - 2)
-  }
 }

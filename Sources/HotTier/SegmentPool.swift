@@ -5,6 +5,7 @@ import Synchronization
 /// the account of what is taken, segments and large blocks together. Shared by all shards.
 package final class SegmentPool: Sendable {
   package let segmentBytes: Int
+  package let classes = SizeClasses()
   @usableFromInline nonisolated(unsafe) let base: UnsafeMutableRawPointer
   private let reservedBytes: Int
   private let used = Atomic<Int>(0)
@@ -15,9 +16,14 @@ package final class SegmentPool: Sendable {
   }
   private let free = Mutex(Free())
 
+  /// Items in steps of 32 bytes, if they are counted.
+  private nonisolated(unsafe) let histogram: UnsafeMutablePointer<Atomic<Int>>?
+  private static let histogramSteps = (1 << 20) / 32 + 2
+
+  /// `tracksSizes`: counts items by size for `sizeHistogram`.
   /// `limit`: bytes that segments and large blocks together may take.
   /// `segmentBytes`: a power of two of at least 4,096.
-  package init(limit: Int, segmentBytes: Int) {
+  package init(limit: Int, segmentBytes: Int, tracksSizes: Bool = false) {
     precondition(segmentBytes >= 4096 && segmentBytes & (segmentBytes - 1) == 0)
     self.segmentBytes = segmentBytes
     self.limit = Atomic(limit)
@@ -27,9 +33,35 @@ package final class SegmentPool: Sendable {
       nil, reservedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     precondition(mapped != MAP_FAILED, "no address space for the hot tier")
     base = mapped!
+    if tracksSizes {
+      let steps = UnsafeMutablePointer<Atomic<Int>>.allocate(capacity: Self.histogramSteps)
+      for i in 0..<Self.histogramSteps { (steps + i).initialize(to: Atomic(0)) }
+      histogram = steps
+    } else {
+      histogram = nil
+    }
   }
 
-  deinit { munmap(base, reservedBytes) }
+  deinit {
+    munmap(base, reservedBytes)
+    histogram?.deallocate()
+  }
+
+  /// An item of this nominal size has come or gone. Those above 1 MiB count together.
+  @inline(__always)
+  func countSize(_ bytes: Int, _ difference: Int) {
+    guard let histogram else { return }
+    histogram[min((bytes + 31) / 32, Self.histogramSteps - 1)].add(difference, ordering: .relaxed)
+  }
+
+  /// How many items are how large: the upper bound of each step of 32 bytes that has any.
+  package var sizeHistogram: [(upTo: Int, items: Int)] {
+    guard let histogram else { return [] }
+    return (0..<Self.histogramSteps).compactMap {
+      let items = histogram[$0].load(ordering: .relaxed)
+      return items > 0 ? ($0 * 32, items) : nil
+    }
+  }
 
   package var limitBytes: Int { limit.load(ordering: .relaxed) }
   package var usedBytes: Int { used.load(ordering: .relaxed) }

@@ -1,4 +1,5 @@
-/// What one worker counts. Written by its thread alone, read by whoever answers `stats`.
+/// What one worker counts. Written by its thread alone, read by whoever answers `stats`. Every field is a
+/// UInt64: sums and differences walk over its words.
 struct CommandCounters {
   var getCommands: UInt64 = 0
   var setCommands: UInt64 = 0
@@ -23,30 +24,25 @@ struct CommandCounters {
   var bytesWritten: UInt64 = 0
   var idleKicks: UInt64 = 0
   var waitsForRoom: UInt64 = 0
+  /// Meta commands, `mn` and `me` included.
+  var metaCommands: UInt64 = 0
+  var authenticationCommands: UInt64 = 0
+  var authenticationErrors: UInt64 = 0
+  /// Turns that ended since a connection had had its share of them.
+  var connectionYields: UInt64 = 0
 
-  static func += (a: inout CommandCounters, b: CommandCounters) {
-    a.getCommands &+= b.getCommands
-    a.setCommands &+= b.setCommands
-    a.flushCommands &+= b.flushCommands
-    a.touchCommands &+= b.touchCommands
-    a.getHits &+= b.getHits
-    a.getMisses &+= b.getMisses
-    a.deleteHits &+= b.deleteHits
-    a.deleteMisses &+= b.deleteMisses
-    a.incrementHits &+= b.incrementHits
-    a.incrementMisses &+= b.incrementMisses
-    a.decrementHits &+= b.decrementHits
-    a.decrementMisses &+= b.decrementMisses
-    a.casHits &+= b.casHits
-    a.casMisses &+= b.casMisses
-    a.casBadValue &+= b.casBadValue
-    a.touchHits &+= b.touchHits
-    a.touchMisses &+= b.touchMisses
-    a.storeTooLarge &+= b.storeTooLarge
-    a.storeNoMemory &+= b.storeNoMemory
-    a.bytesRead &+= b.bytesRead
-    a.bytesWritten &+= b.bytesWritten
-    a.idleKicks &+= b.idleKicks
-    a.waitsForRoom &+= b.waitsForRoom
+  static func += (a: inout CommandCounters, b: CommandCounters) { combine(&a, b) { $0 &+ $1 } }
+  static func -= (a: inout CommandCounters, b: CommandCounters) { combine(&a, b) { $0 &- $1 } }
+
+  private static func combine(
+    _ a: inout CommandCounters, _ b: CommandCounters, _ operation: (UInt64, UInt64) -> UInt64
+  ) {
+    withUnsafeMutableBytes(of: &a) { a in
+      withUnsafeBytes(of: b) { b in
+        let left = a.bindMemory(to: UInt64.self)
+        let right = b.bindMemory(to: UInt64.self)
+        for i in left.indices { left[i] = operation(left[i], right[i]) }
+      }
+    }
   }
 }

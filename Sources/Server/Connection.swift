@@ -20,10 +20,27 @@ enum Parking: UInt8 {
   case detached
 }
 
+/// How bytes come to a connection.
+enum Transport: UInt8 { case tcp, local, udp }
+
+/// A connection on its way from the acceptor to its worker.
+struct AcceptedSocket {
+  let socket: Int32
+  let transport: Transport
+  /// What its listener speaks.
+  let wire: WireProtocol
+  /// Its listener's tag, up to 8 bytes, the first one lowest; 0: none.
+  let tag: UInt64
+}
+
 /// One connection, in memory of its own; touched by its worker's thread only. While idle it holds no
 /// buffer.
 struct Connection {
   let socket: Int32
+  let transport: Transport
+  /// Fixed by the listener, or found out from the first byte.
+  var wire: WireProtocol
+  let tag: UInt64
   var parking = Parking.none
   var isReading = true
   var wantsWrite = false
@@ -68,7 +85,12 @@ struct Connection {
   var next: UnsafeMutablePointer<Connection>? = nil
   var previous: UnsafeMutablePointer<Connection>? = nil
 
-  init(socket: Int32) { self.socket = socket }
+  init(_ accepted: AcceptedSocket) {
+    socket = accepted.socket
+    transport = accepted.transport
+    wire = accepted.wire
+    tag = accepted.tag
+  }
 
   /// What the file said of a hash, if it was asked.
   func answer(for hash: UInt64) -> ColdAnswer? {

@@ -1,4 +1,6 @@
+import CacheCore
 import Glibc
+import Settings
 
 /// Why a socket could not be opened; one line for the operator.
 package struct ListenError: Error, CustomStringConvertible {
@@ -7,31 +9,38 @@ package struct ListenError: Error, CustomStringConvertible {
   package var isConfiguration = false
 }
 
-/// Sockets on which the server accepts connections.
+/// A socket on which the server accepts connections or receives datagrams.
 struct Listener {
   let socket: Int32
+  let transport: Transport
   /// "127.0.0.1:11211", "[::1]:11211" or the path of a unix socket.
   let name: String
   let port: Int
+  let isIPv6: Bool
   let unixPath: String?
+  let wire: WireProtocol
+  let tag: UInt64
 }
 
-/// All addresses that `host` resolves to (nil: every interface), at `port` (0: any free one).
-func openTCP(host: String?, port: Int, backlog: Int32) throws(ListenError) -> [Listener] {
+/// Sockets at all addresses that the host resolves to, for connections (`transport` .tcp) or datagrams (.udp).
+func openSockets(
+  _ wanted: ListenAddress, _ transport: Transport, wire: WireProtocol, backlog: Int32
+) throws(ListenError) -> [Listener] {
   var hints = addrinfo()
   hints.ai_flags = AI_PASSIVE
   hints.ai_family = AF_UNSPEC
-  hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+  hints.ai_socktype = Int32(transport == .udp ? SOCK_DGRAM.rawValue : SOCK_STREAM.rawValue)
   var found: UnsafeMutablePointer<addrinfo>? = nil
-  let status = getaddrinfo(host, String(port), &hints, &found)
+  let status = getaddrinfo(wanted.host, String(wanted.port), &hints, &found)
   if status != 0 {
     throw ListenError(
-      description: "can't resolve the address to listen on '\(host ?? "*")': \(String(cString: gai_strerror(status)))",
+      description:
+        "can't resolve the address to listen on '\(wanted.host ?? "*")': \(String(cString: gai_strerror(status)))",
       isConfiguration: true)
   }
   defer { freeaddrinfo(found) }
   var listeners: [Listener] = []
-  var failure = ""
+  var failure = "no usable address"
   var next = found
   while let address = next {
     next = address.pointee.ai_next
@@ -41,31 +50,36 @@ func openTCP(host: String?, port: Int, backlog: Int32) throws(ListenError) -> [L
     // A family that this machine does not have is no error as long as another works.
     if s < 0 { continue }
     var one: Int32 = 1
-    setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, 4)
+    if transport == .tcp { setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, 4) }
     if address.pointee.ai_family == AF_INET6 {
       setsockopt(s, Int32(IPPROTO_IPV6), IPV6_V6ONLY, &one, 4)
     }
-    if bind(s, address.pointee.ai_addr, address.pointee.ai_addrlen) != 0 || listen(s, backlog) != 0 {
+    if bind(s, address.pointee.ai_addr, address.pointee.ai_addrlen) != 0
+      || transport == .tcp && listen(s, backlog) != 0
+    {
       failure = String(cString: strerror(errno))
-      let code = errno
       close(s)
-      if code == EADDRNOTAVAIL && listeners.isEmpty == false { continue }
-      if code == EADDRINUSE { break }
       continue
     }
     setNonBlocking(s)
     let (name, bound) = localName(s)
-    listeners.append(Listener(socket: s, name: name, port: bound, unixPath: nil))
+    listeners.append(
+      Listener(
+        socket: s, transport: transport, name: name, port: bound, isIPv6: address.pointee.ai_family == AF_INET6,
+        unixPath: nil, wire: wire, tag: wanted.tagBytes))
   }
-  if listeners.isEmpty || failure != "" && listeners.isEmpty {
+  if listeners.isEmpty {
+    let kind = transport == .udp ? "for datagrams " : ""
     throw ListenError(
-      description: "can't listen on \(host ?? "*"):\(port): \(failure.isEmpty ? "no usable address" : failure)")
+      description: "can't listen \(kind)on \(wanted.host ?? "*"):\(wanted.port): \(failure)")
   }
   return listeners
 }
 
 /// A unix socket with the given permissions. A socket file that a dead server left is replaced.
-func openUnix(path: String, mode: mode_t, backlog: Int32) throws(ListenError) -> Listener {
+func openUnix(
+  path: String, mode: mode_t, wire: WireProtocol, backlog: Int32
+) throws(ListenError) -> Listener {
   var address = sockaddr_un()
   address.sun_family = sa_family_t(AF_UNIX)
   let capacity = MemoryLayout.size(ofValue: address.sun_path)
@@ -94,7 +108,8 @@ func openUnix(path: String, mode: mode_t, backlog: Int32) throws(ListenError) ->
     throw ListenError(description: "can't listen on the unix socket \(path): \(reason)")
   }
   setNonBlocking(s)
-  return Listener(socket: s, name: path, port: 0, unixPath: path)
+  return Listener(
+    socket: s, transport: .local, name: path, port: 0, isIPv6: false, unixPath: path, wire: wire, tag: 0)
 }
 
 func setNonBlocking(_ descriptor: Int32) {

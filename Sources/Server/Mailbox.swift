@@ -7,7 +7,7 @@ import TieredCache
 /// through an eventfd that lies in its epoll set.
 final class Mailbox: ColdReadSink, CommitSink {
   enum Letter {
-    case accepted(Int32)
+    case accepted(AcceptedSocket)
     case answer(ColdAnswer, ticket: UInt64)
     case cycleEnded(UInt64, succeeded: Bool)
     case scanAdvanced(done: Bool)

@@ -391,6 +391,7 @@ extension WorkerState {
     options.unique = flags.has("C") && request.unique != 0 ? request.unique : nil
     options.newCAS = flags.has("E") ? request.newCAS : nil
     options.keyIsBinary = request.keyIsBinary
+    options.isDecrement = !isIncrement
     let expiry = expiryMoment(request.expiry, now: now)
     let vivifyExpiry = expiryMoment(request.vivifyExpiry, now: now)
     var number = request.initial
@@ -500,8 +501,8 @@ extension WorkerState {
       reply.put(" la=", decimal: UInt64(now &- min(now, item.lastAccess)))
       reply.put(" cas=", decimal: item.cas)
       reply.put(item.state.contains(.fetched) ? " fetch=yes" : " fetch=no")
-      reply.put(" cls=", decimal: UInt64(TieredCache.sizeClass(of: item)))
-      reply.put(" size=", decimal: UInt64(TieredCache.storedBytes(of: item)))
+      reply.put(" cls=", decimal: UInt64(cache.sizeClass(of: item)))
+      reply.put(" size=", decimal: UInt64(item.nominalBytes))
       reply.put("\r\n")
       written = reply.count
     }

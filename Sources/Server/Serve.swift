@@ -34,7 +34,8 @@ package func serve(
   let cache = try TieredCache(tierOptions(settings), logger: logger)
   let shared = ServerShared(
     cache: cache, limits: limits(settings), verbosity: settings.verbosity,
-    describedSettings: describe(settings, listeners))
+    administration: Administration(settings, listeners))
+  if settings.prefixDelimiter != nil { shared.administration.prefixes.turn(on: true, in: cache) }
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
   try writePortFile(listeners)
   announce(settings, listeners, logger)
@@ -54,12 +55,14 @@ private func openListeners(_ settings: Settings) throws(ListenError) -> [Listene
   if let path = settings.unixSocketPath {
     return [
       try openUnix(
-        path: path, mode: mode_t(settings.unixSocketMode), backlog: Int32(settings.backlog))
+        path: path, mode: mode_t(settings.unixSocketMode), wire: settings.wireProtocol,
+        backlog: Int32(settings.backlog))
     ]
   }
   var listeners: [Listener] = []
   for address in settings.listeners {
-    listeners += try openTCP(host: address.host, port: address.port, backlog: Int32(settings.backlog))
+    listeners += try openSockets(
+      address, .tcp, wire: address.wire ?? settings.wireProtocol, backlog: Int32(settings.backlog))
   }
   return listeners
 }
@@ -68,6 +71,7 @@ private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   var options = TieredCacheOptions()
   options.hotMemory = settings.hotMemory
   options.threads = settings.threads
+  options.tracksSizes = settings.tracksSizes
   options.maximumItemBytes = settings.maximumItemSize
   options.evictionsDisabled = settings.evictionsDisabled
   options.hashSeed = UInt64.random(in: .min ... .max)
@@ -95,7 +99,9 @@ private func limits(_ settings: Settings) -> ServerShared.Limits {
     maximumItemBytes: settings.maximumItemSize, maximumConnections: settings.maximumConnections,
     threads: settings.threads, startWaitMilliseconds: Int64(settings.cold?.startWaitMilliseconds ?? 0),
     idleTimeoutSeconds: UInt32(settings.idleTimeout), flushDisabled: settings.flushDisabled,
-    casDisabled: settings.casDisabled, commitsBeforeReply: settings.cold?.durability == .always)
+    casDisabled: settings.casDisabled, dumpsDisabled: settings.dumpsDisabled,
+    watchDisabled: settings.watchDisabled, shutdownEnabled: settings.shutdownEnabled,
+    commitsBeforeReply: settings.cold?.durability == .always)
 }
 
 /// As memcached does: room for every connection that is allowed, as far as the system lets us.
@@ -140,52 +146,6 @@ private func announce(_ settings: Settings, _ listeners: [Listener], _ logger: L
   }
 }
 
-private func describe(_ settings: Settings, _ listeners: [Listener]) -> [(String, String)] {
-  func flag(_ on: Bool) -> String { on ? "yes" : "no" }
-  var list: [(String, String)] = [
-    ("maxbytes", "\(settings.hotMemory)"),
-    ("maxconns", "\(settings.maximumConnections)"),
-    ("tcpport", "\(listeners.first { $0.unixPath == nil }?.port ?? 0)"),
-    ("udpport", "0"),
-    ("inter", settings.listeners.first?.host ?? "NULL"),
-    ("verbosity", "\(settings.verbosity)"),
-    ("oldest", "0"),
-    ("evictions", settings.evictionsDisabled ? "off" : "on"),
-    ("domain_socket", settings.unixSocketPath ?? "NULL"),
-    ("umask", String(settings.unixSocketMode, radix: 8)),
-    ("growth_factor", "1.25"),
-    ("chunk_size", "48"),
-    ("num_threads", "\(settings.threads)"),
-    ("num_threads_per_udp", "0"),
-    ("stat_key_prefix", ":"),
-    ("detail_enabled", "no"),
-    ("reqs_per_event", "\(settings.requestsPerEvent)"),
-    ("cas_enabled", flag(!settings.casDisabled)),
-    ("tcp_backlog", "\(settings.backlog)"),
-    ("binding_protocol", "ascii"),
-    ("auth_enabled_sasl", "no"),
-    ("auth_enabled_ascii", "no"),
-    ("item_size_max", "\(settings.maximumItemSize)"),
-    ("maxconns_fast", "yes"),
-    ("hashpower_init", "0"),
-    ("slab_reassign", "yes"),
-    ("slab_automove", "1"),
-    ("flush_enabled", flag(!settings.flushDisabled)),
-    ("idle_timeout", "\(settings.idleTimeout)"),
-    ("hash_algorithm", "wyhash"),
-    ("lru_segmented", "yes"),
-    ("ssl_enabled", "no"),
-    ("cold_tier", flag(settings.cold != nil)),
-  ]
-  if let cold = settings.cold {
-    list += [
-      ("cold_path", cold.path), ("cold_limit", "\(cold.limit)"), ("cold_durability", "\(cold.durability)"),
-      ("cold_interval_ms", "\(cold.intervalMilliseconds)"), ("promote_after", "\(settings.promoteAfter)"),
-    ]
-  }
-  return list
-}
-
 /// Accepts connections and hands them to the workers in turn until a signal says to stop.
 private func accept(
   _ listeners: [Listener], signals: Int32, _ shared: ServerShared, _ logger: Logger
@@ -222,7 +182,11 @@ private func accept(
           setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
           setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &one, 4)
         }
-        shared.workers[nextWorker].mailbox.post(.accepted(socket))
+        shared.workers[nextWorker].mailbox.post(
+          .accepted(
+            AcceptedSocket(
+              socket: socket, transport: listener.transport, wire: listener.wire,
+              tag: listener.tag)))
         nextWorker = (nextWorker + 1) % shared.workers.count
       }
     }

@@ -192,7 +192,8 @@ extension WorkerState {
     case .replace: .replace
     case .append: .append
     case .prepend: .prepend
-    case .cas: .compareAndSwap(number)
+    // Without CAS no item has a number, and none fits.
+    case .cas: .compareAndSwap(limits.casDisabled ? 0 : number)
     default: .set
     }
   }
@@ -208,6 +209,7 @@ extension WorkerState {
     _ reply: StaticString, _ after: UnsafeRawPointer
   ) -> Next {
     if !request.noreply { out.append(reply) }
+    notePrefix(.set, key.start, key.count)
     // A failed set must not leave the old value behind.
     if request.verb == .set { cache.remove(key) }
     connection.pointee.swallow = request.valueLength + 2
@@ -219,6 +221,7 @@ extension WorkerState {
     _ key: CacheKey, noreply: Bool
   ) {
     counters.setCommands &+= 1
+    notePrefix(.set, key.start, key.count)
     if case .outOfMemory = outcome, verb == .set { cache.remove(key) }
     if verb == .cas { countCompare(outcome) }
     if case .outOfMemory = outcome { counters.storeNoMemory &+= 1 }
@@ -317,8 +320,10 @@ extension WorkerState {
     let isIncrement = request.verb == .increment
     var number: UInt64 = 0
     var changed = ChangedItem()
+    var options = ChangeOptions()
+    options.isDecrement = !isIncrement
     let outcome = cache.update(
-      key, now: now, answer: connection.pointee.answer(for: key.hash), changed: &changed
+      key, now: now, answer: connection.pointee.answer(for: key.hash), options: options, changed: &changed
     ) { value, out in
       switch applyDelta(value, request.number, increment: isIncrement) {
       case .notANumber: return -1
@@ -362,6 +367,7 @@ extension WorkerState {
     case .scanning: cache.remove(key)
     default: break
     }
+    notePrefix(.delete, key.start, key.count)
     if case .done = outcome { counters.deleteHits &+= 1 } else { counters.deleteMisses &+= 1 }
     if request.noreply { return .at(after) }
     switch outcome {

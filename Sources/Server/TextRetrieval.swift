@@ -169,7 +169,7 @@ extension WorkerState {
         var q = target + 6 + head - 2
         q.storeBytes(of: 32, as: UInt8.self)
         q += 1
-        q += writeDecimal(item.cas, to: q)
+        q += writeDecimal(limits.casDisabled ? 0 : item.cas, to: q)
         q.storeBytes(of: 13, as: UInt8.self)
         q.storeBytes(of: 10, toByteOffset: 1, as: UInt8.self)
         q += 2
@@ -197,18 +197,20 @@ extension WorkerState {
         if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
       }
     case .scanning where connection.pointee.scanGivenUp:
-      countMiss(touching: expiry != nil)
+      countMiss(key, touching: expiry != nil)
       return .notFound
     case .notFound, .outOfMemory:
-      countMiss(touching: expiry != nil)
+      countMiss(key, touching: expiry != nil)
       return .notFound
     default: return outcome
     }
     if expiry == nil { counters.getCommands &+= 1 } else { counters.touchCommands &+= 1 }
+    notePrefix(.get(hit: true), key.start, key.count)
     return .done
   }
 
-  private mutating func countMiss(touching: Bool) {
+  private mutating func countMiss(_ key: CacheKey, touching: Bool) {
+    notePrefix(.get(hit: false), key.start, key.count)
     if touching {
       counters.touchCommands &+= 1
       counters.touchMisses &+= 1

@@ -16,8 +16,7 @@ final class ServerShared: Sendable {
   let verbosity: Atomic<Int>
   /// Set once, before the first connection is accepted.
   nonisolated(unsafe) var workers: [Worker] = []
-  /// How `stats settings` describes this server: name and value.
-  let describedSettings: [(String, String)]
+  let administration: Administration
 
   struct Limits: Sendable {
     var maximumItemBytes: Int
@@ -27,14 +26,17 @@ final class ServerShared: Sendable {
     var idleTimeoutSeconds: UInt32
     var flushDisabled: Bool
     var casDisabled: Bool
+    var dumpsDisabled: Bool
+    var watchDisabled: Bool
+    var shutdownEnabled: Bool
     var commitsBeforeReply: Bool
   }
 
-  init(cache: TieredCache, limits: Limits, verbosity: Int, describedSettings: [(String, String)]) {
+  init(cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration) {
     self.cache = cache
     self.limits = limits
     self.verbosity = Atomic(verbosity)
-    self.describedSettings = describedSettings
+    self.administration = administration
     startedAt = cache.clock.now()
   }
 }
@@ -188,7 +190,7 @@ struct WorkerState {
   private mutating func takeLetters() {
     for letter in mailbox.takeAll() {
       switch letter {
-      case .accepted(let socket): adopt(socket)
+      case .accepted(let accepted): adopt(accepted)
       case .answer(let answer, let ticket):
         let connection = UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!
         connection.pointee.answers.append(answer)
@@ -275,9 +277,9 @@ struct WorkerState {
 
   // MARK: Connections
 
-  private mutating func adopt(_ socket: Int32) {
+  private mutating func adopt(_ accepted: AcceptedSocket) {
     let connection = UnsafeMutablePointer<Connection>.allocate(capacity: 1)
-    connection.initialize(to: Connection(socket: socket))
+    connection.initialize(to: Connection(accepted))
     connection.pointee.lastActive = now
     connection.pointee.next = connections
     if let first = connections { first.pointee.previous = connection }
@@ -286,7 +288,7 @@ struct WorkerState {
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
     event.data.u64 = UInt64(UInt(bitPattern: connection))
-    if epoll_ctl(epoll, EPOLL_CTL_ADD, socket, &event) != 0 { close(connection) }
+    if epoll_ctl(epoll, EPOLL_CTL_ADD, accepted.socket, &event) != 0 { close(connection) }
   }
 
   mutating func close(_ connection: UnsafeMutablePointer<Connection>) {

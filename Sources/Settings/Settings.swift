@@ -1,15 +1,4 @@
-/// Where to accept TCP connections.
-package struct ListenAddress: Sendable, Equatable {
-  /// nil: every interface.
-  package var host: String?
-  /// 0: any free port.
-  package var port: Int
-
-  package init(host: String?, port: Int) {
-    self.host = host
-    self.port = port
-  }
-}
+import CacheCore
 
 /// When an acknowledged write is in the file; see docs/design.md, section 6.
 package enum DurabilitySetting: String, Sendable, CaseIterable { case interval, always, shutdown }
@@ -42,6 +31,10 @@ package struct ColdSettings: Sendable, Equatable {
 /// environment stands in `SettingsTable`.
 package struct Settings: Sendable, Equatable {
   package var listeners: [ListenAddress] = []
+  /// Where UDP requests are received; the same hosts as for TCP.
+  package var datagramListeners: [ListenAddress] = []
+  /// `-B`: for listeners that don't name a protocol of their own.
+  package var wireProtocol = WireProtocol.negotiating
   package var unixSocketPath: String? = nil
   package var unixSocketMode = 0o700
   package var threads = 4

@@ -61,66 +61,6 @@ func parseFlag(_ text: String) -> Bool? {
   }
 }
 
-/// "127.0.0.1", "host:port", "[::1]:11211", "::1", "*", several with commas or semicolons between, each perhaps
-/// behind `proto[ascii]:` and `tag[name]:` or `tag_name_:` (a tag is checked and has no further meaning here).
-/// nil host in the result: every interface. The same address twice is one.
-package func parseListeners(_ text: String, defaultPort: Int) throws(SettingsError) -> [ListenAddress] {
-  var list: [ListenAddress] = []
-  for part in text.split(whereSeparator: { $0 == "," || $0 == ";" }) {
-    let listener = try parseListener(String(part).trimmingSpaces()[...], defaultPort)
-    if !list.contains(listener) { list.append(listener) }
-  }
-  if list.isEmpty { throw SettingsError("-l: an address is missing") }
-  return list
-}
-
-private func parseListener(_ text: Substring, _ defaultPort: Int) throws(SettingsError) -> ListenAddress {
-  func refusal(_ reason: String) -> SettingsError { SettingsError("-l \(text): \(reason)") }
-  var rest = text
-  for prefix in ["notls:", "btls:", "mtls:"] where rest.hasPrefix(prefix) {
-    throw refusal("'\(prefix.dropLast())' is allowed only with TLS, which is not available in this version")
-  }
-  if rest.hasPrefix("proto[") {
-    guard let close = rest.firstIndex(of: "]") else { throw refusal("a ']' is missing behind 'proto['") }
-    let name = rest[rest.startIndex..<close].dropFirst(6)
-    guard name == "ascii" || name == "negotiating" else {
-      throw refusal("the protocol '\(name)' is not available in this version; allowed: ascii, negotiating")
-    }
-    rest = rest[close...].dropFirst()
-    guard rest.first == ":" else { throw refusal("expected 'proto[\(name)]:address'") }
-    rest = rest.dropFirst()
-  }
-  if rest.hasPrefix("tag[") || rest.hasPrefix("tag_") {
-    let closing: Character = rest.hasPrefix("tag[") ? "]" : "_"
-    let name = rest.dropFirst(4).prefix { $0 != closing }
-    guard (1...8).contains(name.utf8.count) else { throw refusal("a tag has 1 to 8 characters") }
-    rest = rest.dropFirst(4 + name.count)
-    guard rest.hasPrefix("\(closing):") else {
-      throw refusal("expected 'tag\(closing == "]" ? "[name]" : "_name_"):address'")
-    }
-    rest = rest.dropFirst(2)
-  }
-  var host = rest
-  var port: Substring?
-  if rest.hasPrefix("[") {
-    guard let close = rest.firstIndex(of: "]") else { throw refusal("a ']' is missing") }
-    host = rest[..<close].dropFirst()
-    let behind = rest[close...].dropFirst()
-    guard behind.isEmpty || behind.first == ":" else { throw refusal("expected [address]:port") }
-    if !behind.isEmpty { port = behind.dropFirst() }
-  } else if rest.filter({ $0 == ":" }).count == 1, let colon = rest.firstIndex(of: ":") {
-    host = rest[..<colon]
-    port = rest[colon...].dropFirst()
-  }
-  if host.isEmpty { throw refusal("an address is missing") }
-  var number = defaultPort
-  if let port {
-    guard let given = Int(port), (0...65535).contains(given) else { throw refusal("the port must be 0 to 65535") }
-    number = given
-  }
-  return ListenAddress(host: host == "*" ? nil : String(host), port: number)
-}
-
 extension String {
   func trimmingSpaces() -> String {
     var text = self[...]

@@ -29,6 +29,8 @@ package final class ColdReads: Sendable {
     var shared: UInt64 = 0
     var failed: UInt64 = 0
     var damaged: UInt64 = 0
+    /// Of keys and values.
+    var bytes: UInt64 = 0
   }
 
   private let state = Monitor(State())
@@ -110,13 +112,18 @@ package final class ColdReads: Sendable {
 
   private func read(_ wish: Wish, _ reader: ColdReader) throws(ColdError) -> ColdAnswer {
     var answer: ColdAnswer? = nil
+    var bytes = 0
     let result = try reader.read(wish.sequence) { row in
       guard let value = row.value else { return }
+      bytes = row.key.count + value.count
       answer = .row(
         sequence: wish.sequence, hash: wish.hash, key: row.key, value: value,
         attributes: row.attributes, maximumInlineRecord: self.maximumInlineRecord)
     }
-    if case .damaged = result { state.with { $0.damaged += 1 } }
+    state.with { state in
+      state.bytes += UInt64(bytes)
+      if case .damaged = result { state.damaged += 1 }
+    }
     return answer ?? .missing(sequence: wish.sequence, hash: wish.hash)
   }
 
@@ -125,10 +132,15 @@ package final class ColdReads: Sendable {
     package var shared: UInt64
     package var failed: UInt64
     package var damaged: UInt64
+    package var bytes: UInt64
+    /// Asked for and not yet being read.
+    package var queued: Int
   }
   package var counters: Counters {
     state.with {
-      Counters(served: $0.served, shared: $0.shared, failed: $0.failed, damaged: $0.damaged)
+      Counters(
+        served: $0.served, shared: $0.shared, failed: $0.failed, damaged: $0.damaged, bytes: $0.bytes,
+        queued: $0.queue.count)
     }
   }
 }

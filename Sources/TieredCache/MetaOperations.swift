@@ -72,7 +72,10 @@ extension TieredCache {
       var frees = DeferredFrees()
       let step: Step = shard.withLock { state in
         defer { swap(&frees, &state.hot.frees) }
-        return self.visitLocked(key, options, now: now, answer: answer, &state, visitor)
+        let sighting = self.sighting(key, now: now, answer: answer, &state)
+        let step = self.visitLocked(key, options, now: now, answer: answer, &state, visitor)
+        if case .finished(let outcome) = step { self.noteRead(key, sighting, outcome) }
+        return step
       }
       frees.release()
       writeBehind?.wakeIfUrged()
@@ -145,7 +148,7 @@ extension TieredCache {
       show(item, isNew: false, key, options, now: now, &state, visitor)
       return .finished(.done)
     }
-    if changes { return .finished(noRoomToPromote()) }
+    if changes { return .needsRoom(roomToPromote(row)) }
     if state.cold.find(key.hash)?.wasFetched ?? false { row.item.state.insert(.fetched) }
     var visit = Visit(row.item, isNew: false)
     visitor(&visit)
@@ -164,16 +167,13 @@ extension TieredCache {
       if item.expiresAt == visit.expiresAt { changed(item, key.hash, &state) }
     }
     setExpiry(item, visit.expiresAt, key.hash, &state)
-    if !options.leavesNoTrace { noteUse(item, key.hash, now, &state) }
+    if options.leavesNoTrace { return }
+    noteUse(item, key.hash, now, &state)
+    if !isNew { state.hot.countHit(item, touching: options.changes) }
   }
 
   /// The class of a size under which statistics count an item.
-  package static func sizeClass(of item: Item) -> Int { SizeClassCounters.sizeClass(storedBytes(of: item)) }
-
-  /// Bytes that an item takes in RAM, its value included wherever that lies.
-  package static func storedBytes(of item: Item) -> Int {
-    item.recordBytes + (item.isLarge ? item.block.byteCount : 0)
-  }
+  package func sizeClass(of item: Item) -> Int { pool.classes.number(item.nominalBytes) }
 
   /// Deletes an item, or leaves it stale or empty; see `DeletionOptions`.
   /// Returns done, notFound, exists, outOfMemory, cold, scanning, full or notDurable.
@@ -187,7 +187,10 @@ extension TieredCache {
       var frees = DeferredFrees()
       let step: Step = shard.withLock { state in
         defer { swap(&frees, &state.hot.frees) }
-        return self.deleteLocked(key, options, now: now, answer: answer, &state)
+        let sighting = self.sighting(key, now: now, answer: answer, &state)
+        let step = self.deleteLocked(key, options, now: now, answer: answer, &state)
+        if case .finished(let outcome) = step { self.noteDeletion(key, isMeta: true, sighting, outcome) }
+        return step
       }
       frees.release()
       writeBehind?.wakeIfUrged()
@@ -222,11 +225,12 @@ extension TieredCache {
           return .finished(.full)
         }
         inRAM = promote(row, key, now: now, &state)
-        if inRAM == nil { return .finished(noRoomToPromote()) }
+        if inRAM == nil { return .needsRoom(roomToPromote(row)) }
       }
     }
     guard let item = inRAM, state.hot.isLive(item, at: now) else { return .finished(.notFound) }
     if let unique = options.unique, item.cas != unique { return .finished(.exists) }
+    state.hot.countDeletion(item)
     guard options.marksStale || options.clearsValue else {
       forget(item, key, &state)
       return .finished(.done)

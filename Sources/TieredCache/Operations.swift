@@ -21,6 +21,8 @@ package struct ChangeOptions {
   package var newCAS: UInt64? = nil
   /// The key was sent in base64.
   package var keyIsBinary = false
+  /// `update`: it takes away; only for the statistics.
+  package var isDecrement = false
 
   @inlinable
   package init() {}
@@ -78,9 +80,14 @@ extension TieredCache {
       var frees = DeferredFrees()
       let step = shard.withLock { state in
         defer { swap(&frees, &state.hot.frees) }
-        return self.storeLocked(
+        let sighting = self.sighting(key, now: now, answer: answer, &state)
+        let step = self.storeLocked(
           mode, key, flags: flags, expiresAt: expiresAt, value, now: now, answer: answer, change, &state,
           &changed)
+        self.noteStore(
+          key, mode, flags: flags, valueLength: value.bytes.count, expiresAt: expiresAt, sighting, step, changed,
+          now: now, &state)
+        return step
       }
       frees.release()
       writeBehind?.wakeIfUrged()
@@ -192,18 +199,23 @@ extension TieredCache {
     let bytes = Item.recordBytes(
       keyLength: key.count, suffixLength: suffix, valueLength: length, large: large)
     if let old, !large, !old.isLarge, old.recordBytes == bytes {
-      let before = old.valueLength
+      let before = old.nominalBytes
       old.setValueLength(length, flags: flags)
       if length > 0 { old.value.copyMemory(from: value.bytes.baseAddress!, byteCount: length) }
-      state.hot.lengthChanged(old, from: before)
+      state.hot.sizeChanged(old, from: before)
       old.expiresAt = expiresAt
       old.keyIsBinary = change.keyIsBinary
+      state.counters.stores += 1
       renew(old, key.hash, now: now, newCAS: change.newCAS, marks: marks, &state, &changed)
       return .finished(.done)
     }
     if let block = value.block, !pool.reserve(block.byteCount) { return .needsRoom(block.byteCount) }
     guard let item = state.hot.allocate(bytes, now: now) else {
-      if let block = value.block { pool.unreserve(block.byteCount) }
+      // Both at once: what was made free for the one would be taken back for the other.
+      if let block = value.block {
+        pool.unreserve(block.byteCount)
+        return .needsRoom(block.byteCount + pool.segmentBytes)
+      }
       return .needsRoom(bytes)
     }
     item.fill(
@@ -231,6 +243,7 @@ extension TieredCache {
       if mayHaveRow { item.state.insert(.mayHaveRow) }
     }
     state.hot.link(item, hash: hash)
+    state.counters.stores += 1
     renew(item, hash, now: now, newCAS: newCAS, marks: marks, &state, &changed)
   }
 
@@ -277,8 +290,10 @@ extension TieredCache {
       valueLength: length, large: block != nil)
     guard let item = state.hot.allocate(bytes, now: now) else {
       if let block {
-        pool.unreserve(block.byteCount)
+        let blockBytes = block.byteCount
+        pool.unreserve(blockBytes)
         block.release()
+        return .needsRoom(blockBytes + pool.segmentBytes)
       }
       return .needsRoom(bytes)
     }
@@ -301,10 +316,9 @@ extension TieredCache {
     return .finished(.done)
   }
 
-  /// What an item counts against the largest size allowed: as memcached 1.6 counts it, so that the same
-  /// value is refused.
+  /// What an item counts against the largest size allowed; see `Item.nominalBytes`.
   package static func nominalBytes(keyLength: Int, flags: UInt32, valueLength: Int) -> Int {
-    48 + 8 + keyLength + 1 + (flags != 0 ? 4 : 0) + valueLength + 2
+    Item.nominalBytes(keyLength: keyLength, flags: flags, valueLength: valueLength)
   }
 
   /// Computes a new short value from the old one (incr, decr). `compute` gets the value and room for 24
@@ -326,12 +340,15 @@ extension TieredCache {
       var frees = DeferredFrees()
       let step = shard.withLock { state in
         defer { swap(&frees, &state.hot.frees) }
+        let sighting = self.sighting(key, now: now, answer: answer, &state)
         let step = self.updateLocked(key, now: now, answer: answer, change, initial, &state, &changed, compute)
         if case .finished(.done) = step, let touchTo, !changed.isNew,
           let item = state.hot.find(key.hash, key.start, key.count)
         {
           self.setExpiry(item, touchTo, key.hash, &state)
         }
+        self.noteUpdate(
+          key, isDecrement: change.isDecrement, sighting, step, changed, now: now, &state)
         return step
       }
       frees.release()
@@ -363,7 +380,7 @@ extension TieredCache {
       case .unknown: return .finished(.scanning)
       case .row(let row):
         inRAM = promote(row, key, now: now, &state)
-        if inRAM == nil { return .needsRoom(row.item.recordBytes) }
+        if inRAM == nil { return .needsRoom(roomToPromote(row)) }
       }
     }
     guard let present = inRAM, state.hot.isLive(present, at: now) else {
@@ -421,30 +438,40 @@ extension TieredCache {
     var frees = DeferredFrees()
     let outcome: Outcome = shard(key.hash).withLock { state in
       defer { swap(&frees, &state.hot.frees) }
-      if let item = state.hot.find(key.hash, key.start, key.count) {
-        let live = state.hot.isLive(item, at: now)
-        self.forget(item, key, &state)
-        return live ? .done : .notFound
-      }
-      guard self.store != nil else { return .notFound }
-      guard let entry = state.cold.find(key.hash) else {
-        return state.isScanning && !state.shadow!.contains(key.hash) ? .scanning : .notFound
-      }
-      // Whether the entry is of this key or of another with the same hash is not worth a read: 64 bits.
-      var live = entry.expiresAt == 0 || entry.expiresAt > now
-      if live && entry.expiresAt != 0 && entry.expiresAt - min(entry.expiresAt, ColdIndex.expirySlack) <= now {
-        // The index knows the expiry only coarsely: whether it is still there is written in the row.
-        if let answer, answer.hash == key.hash, answer.sequence == entry.sequence {
-          live = answer.wasFound && !(answer.item.expiresAt != 0 && answer.item.expiresAt <= now)
-        } else if isExact {
-          return .cold(sequence: entry.sequence)
-        }
-      }
-      state.bury(key.hash, key.start, key.count, hadRow: true)
-      return live ? .done : .notFound
+      let sighting = self.sighting(key, now: now, answer: answer, &state)
+      let outcome = self.deleteLocked(key, now: now, answer: answer, isExact: isExact, &state)
+      self.noteDeletion(key, isMeta: false, sighting, outcome)
+      return outcome
     }
     frees.release()
     return outcome
+  }
+
+  private func deleteLocked(
+    _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer?, isExact: Bool, _ state: inout ShardState
+  ) -> Outcome {
+    if let item = state.hot.find(key.hash, key.start, key.count) {
+      let live = state.hot.isLive(item, at: now)
+      if live { state.hot.countDeletion(item) }
+      self.forget(item, key, &state)
+      return live ? .done : .notFound
+    }
+    guard self.store != nil else { return .notFound }
+    guard let entry = state.cold.find(key.hash) else {
+      return state.isScanning && !state.shadow!.contains(key.hash) ? .scanning : .notFound
+    }
+    // Whether the entry is of this key or of another with the same hash is not worth a read: 64 bits.
+    var live = entry.expiresAt == 0 || entry.expiresAt > now
+    if live && entry.expiresAt != 0 && entry.expiresAt - min(entry.expiresAt, ColdIndex.expirySlack) <= now {
+      // The index knows the expiry only coarsely: whether it is still there is written in the row.
+      if let answer, answer.hash == key.hash, answer.sequence == entry.sequence {
+        live = answer.wasFound && !(answer.item.expiresAt != 0 && answer.item.expiresAt <= now)
+      } else if isExact {
+        return .cold(sequence: entry.sequence)
+      }
+    }
+    state.bury(key.hash, key.start, key.count, hadRow: true)
+    return live ? .done : .notFound
   }
 
   /// Takes a key out of both tiers, whatever its state; for a set that failed.
@@ -475,24 +502,44 @@ extension TieredCache {
       return
     }
     // The mark: an epoch. Two flushes at once are one after the other, each with an epoch of its own.
-    flushes.withLock { flush in
-      flush.epoch += 1
-      flush.pendingAt = 0
-      for i in 0..<shardCount { applyFlush(epoch: flush.epoch, to: shards + i) }
-      // Six bits of the epoch stand in each item: before they come round, what is dead has to go.
-      if flush.epoch % 32 == 0 {
-        for i in 0..<shardCount { sweepWhole(shards + i, now: now) }
-      }
-    }
+    flushes.withLock { raiseEpoch(&$0, now: now) }
     writeBehind?.urge(flushChanged: true)
   }
 
-  private func applyFlush(epoch: UInt64, to shard: UnsafeMutablePointer<Shard>) {
+  /// Begins a new epoch: what is of an older one is dead, in RAM and in the file. `keepingRAM`: what is in
+  /// RAM passes into the new epoch, unsaved.
+  func raiseEpoch(_ flush: inout FlushState, now: UnixSeconds, keepingRAM: Bool = false) {
+    // Before the first item of the new epoch can be on its way to the file.
+    writeBehind?.flushChanged.store(true, ordering: .releasing)
+    flush.epoch += 1
+    if !keepingRAM { flush.pendingAt = 0 }
+    for i in 0..<shardCount { applyFlush(epoch: flush.epoch, to: shards + i, now: now, keepingRAM: keepingRAM) }
+    // Six bits of the epoch stand in each item: before they come round, what is dead has to go.
+    if flush.epoch % 32 == 0 {
+      for i in 0..<shardCount { sweepWhole(shards + i, now: now) }
+    }
+  }
+
+  private func applyFlush(
+    epoch: UInt64, to shard: UnsafeMutablePointer<Shard>, now: UnixSeconds, keepingRAM: Bool
+  ) {
     var fresh = ColdIndex(maximumCount: coldIndexMaximum)
     shard.withLock { state in
+      var kept: [UInt64] = []
+      if keepingRAM {
+        state.hot.visit { item in
+          if state.hot.isLive(item, at: now) { kept.append(hasher.hash(item.key, item.keyLength)) }
+        }
+      }
       state.epoch = epoch
       state.hot.epoch = UInt16(truncatingIfNeeded: epoch & 63)
       swap(&state.cold, &fresh)
+      for hash in kept {
+        guard let item = state.hot.find(hash: hash, hasher: hasher) else { continue }
+        item.state = item.state.with(epoch: state.hot.epoch)
+        state.markUnsaved(item, hash: hash, queue: true)
+      }
+      state.lostTombstones = false
     }
     // The old index is unmapped here, after the lock.
   }

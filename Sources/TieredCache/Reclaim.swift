@@ -13,7 +13,7 @@ extension TieredCache {
     _ wanting: UnsafeMutablePointer<Shard>, bytes: Int, now: UnixSeconds
   ) -> Outcome? {
     if options.evictionsDisabled {
-      countOutOfMemory(wanting)
+      countOutOfMemory(wanting, bytes: bytes)
       return .outOfMemory
     }
     let target = max(bytes, pool.segmentBytes)
@@ -36,7 +36,7 @@ extension TieredCache {
           tried = []
           continue
         }
-        countOutOfMemory(wanting)
+        countOutOfMemory(wanting, bytes: bytes)
         return .outOfMemory
       }
       var frees = DeferredFrees()
@@ -52,8 +52,11 @@ extension TieredCache {
     return nil
   }
 
-  private func countOutOfMemory(_ shard: UnsafeMutablePointer<Shard>) {
-    shard.withLock { $0.counters.outOfMemory += 1 }
+  private func countOutOfMemory(_ shard: UnsafeMutablePointer<Shard>, bytes: Int) {
+    shard.withLock { state in
+      state.counters.outOfMemory += 1
+      state.hot.sizes[pool.classes.number(bytes)].outOfMemory += 1
+    }
   }
 
   /// The shard to take memory from: the one that wants it if it has its share, else the largest.
@@ -110,13 +113,18 @@ extension TieredCache {
         }
         return false
       },
-      evicted: { _, _ in demoted += 1 })
-    for hash in toQueue { state.unsavedQueue.push(hash) }
+      evicted: { item, _ in
+        demoted += 1
+        // What was unsaved and had to go is lost; what was clean has its row.
+        self.noteMovement(
+          item, hasCold && !item.state.contains(.unsaved) ? .demotion : .eviction, now: now)
+      })
+    for hash in toQueue { state.enqueue(hash) }
     if !toQueue.isEmpty { writeBehind!.urge() }
     state.forgetUnsaved(count: dropped + flushed, bytes: droppedBytes)
     if dropped > 0 {
       state.counters.droppedUnsaved += UInt64(dropped)
-      state.keepTombstones(buried, mustForget)
+      for tombstone in buried { state.add(tombstone) }
     }
     if hasCold { state.counters.demotions += demoted - UInt64(min(dropped, Int(demoted))) }
     return step
@@ -145,6 +153,7 @@ extension TieredCache {
 
   /// One round of the sweeper; a test calls it with its own time.
   package func sweepOnce(now: UnixSeconds) {
+    sweeps.add(1, ordering: .relaxed)
     let due = flushes.withLock { $0.pendingAt != 0 && $0.pendingAt <= now }
     if due { flushAll(at: 0, now: now) }
     for i in 0..<shardCount { sweepStep(shards + i, now: now, steps: 2048) }
@@ -163,7 +172,8 @@ extension TieredCache {
       shard.withLock { state in
         defer { swap(&frees, &state.hot.frees) }
         self.sweepLocked(&state, now: now, steps: 128)
-        _ = state.cold.removeExpired(now: now, from: &state.coldSweep, steps: 128)
+        // During the start scan an expired entry keeps the older rows of its key from coming up.
+        if !state.isScanning { _ = state.cold.removeExpired(now: now, from: &state.coldSweep, steps: 128) }
       }
       frees.release()
       left -= 128
@@ -175,21 +185,30 @@ extension TieredCache {
     var goneCount = 0
     var goneBytes = 0
     let epoch = state.hot.epoch
-    var demoted: UInt64 = 0
+    var idle: [UInt64] = []
     let idleSince = store == nil ? 0 : options.demoteAfterSeconds.map { now - min(now, $0) } ?? 0
-    state.hot.sweep(from: &cursor, steps: steps, now: now, idleSince: idleSince, hasher: hasher) { item, _ in
+    state.hot.sweep(from: &cursor, steps: steps, now: now, idleSince: idleSince, hasher: hasher) {
+      item, hash in
       // An unsaved item that has expired still hides an older row until the writer has seen it; one of
       // an older epoch hides nothing, all its rows are dead.
       if item.state.contains(.unsaved) {
         if item.state.epoch == epoch { return false }
         goneCount += 1
         goneBytes += ShardState.weight(item)
-      } else if item.expiresAt == 0 || item.expiresAt > now {
-        demoted += item.state.epoch == epoch ? 1 : 0
+      } else if item.state.epoch == epoch && (item.expiresAt == 0 || item.expiresAt > now) {
+        idle.append(hash)
+        return false
       }
       return true
     }
-    state.counters.demotions += demoted
+    // Only what the file has leaves RAM for being idle.
+    for hash in idle where state.cold.find(hash) != nil {
+      guard let item = state.hot.find(hash: hash, hasher: hasher) else { continue }
+      noteMovement(item, .demotion, now: now)
+      state.hot.countDemotion(item)
+      state.drop(item, hash: hash)
+      state.counters.demotions += 1
+    }
     state.forgetUnsaved(count: goneCount, bytes: goneBytes)
     state.sweep = cursor
   }
@@ -199,18 +218,6 @@ extension TieredCache {
     let before = shard.withLock { $0.sweep.passes }
     while shard.withLock({ $0.sweep.passes }) < before + 2 {
       sweepStep(shard, now: now, steps: 1024)
-    }
-  }
-}
-
-extension ShardState {
-  /// Tombstones that the broken file has to learn of later; beyond a bound, all of the file has to die.
-  mutating func keepTombstones(_ more: [Tombstone], _ mustForget: borrowing Atomic<Bool>) {
-    if tombstones.count + more.count > 100_000 {
-      for tombstone in more { tombstone.deallocate() }
-      mustForget.store(true, ordering: .relaxed)
-    } else {
-      tombstones.append(contentsOf: more)
     }
   }
 }

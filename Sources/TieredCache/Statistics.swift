@@ -12,6 +12,8 @@ package struct TierStatistics {
   package var unsavedBytes = 0
   package var unsavedQueue = 0
   package var freeSegments = 0
+  /// Rounds of the sweeper.
+  package var sweeps: UInt64 = 0
   /// Items whose newest version is in RAM only or in both, plus those in the file only.
   package var itemsInBothTiers = 0
   package var cold: Cold? = nil
@@ -20,6 +22,7 @@ package struct TierStatistics {
     package var reads: ColdReads.Counters
     package var file: ColdStatistics
     package var cyclesDone: UInt64
+    package var bytesWritten: UInt64
     package var isWritable: Bool
     package var scanDone: Bool
     package var limit: Int64
@@ -31,11 +34,18 @@ package struct TierStatistics {
   }
 }
 
+/// The items in RAM of one of memcached's classes (`SizeClasses`).
 package struct SizeClassRow {
-  package var sizeClass: Int
-  package var counters: SizeClassCounters
-  package var oldestAge: UInt32
-  package var largestRecord: Int
+  package var number: Int
+  package var counters = SizeClassCounters()
+  /// The largest item.
+  package var chunkBytes: Int
+}
+
+/// Both queues of the hot tier: how long ago their oldest segment was opened, in seconds; 0: they are empty.
+package struct QueueAges {
+  package var probation: UInt32 = 0
+  package var protected: UInt32 = 0
 }
 
 extension TieredCache {
@@ -47,13 +57,16 @@ extension TieredCache {
         let hot = state.hot.counters
         sum.hot.items += hot.items
         sum.hot.liveBytes += hot.liveBytes
-        sum.hot.totalItems += hot.totalItems
+        sum.hot.nominalBytes += hot.nominalBytes
         sum.hot.evictions += hot.evictions
         sum.hot.evictedUnfetched += hot.evictedUnfetched
         sum.hot.evictedActive += hot.evictedActive
         sum.hot.expired += hot.expired
         sum.hot.expiredUnfetched += hot.expiredUnfetched
         sum.hot.moved += hot.moved
+        sum.hot.movedToProtected += hot.movedToProtected
+        sum.hot.sweepChecked += hot.sweepChecked
+        sum.hot.swept += hot.swept
         sum.hot.segmentsReclaimed += hot.segmentsReclaimed
         sum.hot.lastEvictionAge = max(sum.hot.lastEvictionAge, hot.lastEvictionAge)
         sum.tiers += state.counters
@@ -65,37 +78,42 @@ extension TieredCache {
         sum.itemsInBothTiers += state.itemCount
       }
     }
+    sum.sweeps = sweeps.load(ordering: .relaxed)
     sum.freeSegments = (pool.limitBytes - pool.usedBytes) / pool.segmentBytes
     if let store, let coldReads, let writeBehind {
       sum.cold = .init(
         reads: coldReads.counters, file: store.statistics,
         cyclesDone: writeBehind.cyclesDone.load(ordering: .relaxed),
+        bytesWritten: writeBehind.bytesWritten.load(ordering: .relaxed),
         isWritable: coldWritable.load(ordering: .relaxed), scanDone: scanProgress.with { $0.done },
         limit: options.cold!.limit)
     }
     return sum
   }
 
-  /// Items in RAM by size, over all shards.
-  package func sizeClasses() -> [SizeClassRow] {
-    var rows = (0..<SizeClassCounters.classCount).map {
-      SizeClassRow(
-        sizeClass: $0, counters: SizeClassCounters(), oldestAge: 0,
-        largestRecord: $0 > 0 ? SizeClassCounters.largestRecord(of: $0) : 0)
-    }
+  /// Items in RAM by size, over all shards, and the ages of the queues.
+  package func sizeClasses() -> (rows: [SizeClassRow], ages: QueueAges) {
+    var rows = (1...SizeClasses.count).map { SizeClassRow(number: $0, chunkBytes: pool.classes.chunkBytes($0)) }
+    var ages = QueueAges()
     let now = clock.now()
     for i in 0..<shardCount {
       (shards + i).withLock { state in
-        let oldest = state.hot.oldestSegmentOpenedAt
-        for c in 0..<SizeClassCounters.classCount {
-          rows[c].counters.items += state.hot.sizes[c].items
-          rows[c].counters.bytes += state.hot.sizes[c].bytes
-          rows[c].counters.evicted += state.hot.sizes[c].evicted
-          if oldest != .max { rows[c].oldestAge = max(rows[c].oldestAge, now &- min(now, oldest)) }
-        }
+        if let opened = state.hot.oldestProbation { ages.probation = max(ages.probation, now - min(now, opened)) }
+        if let opened = state.hot.oldestProtected { ages.protected = max(ages.protected, now - min(now, opened)) }
+        for number in 1...SizeClasses.count { rows[number - 1].counters += state.hot.sizes[number] }
       }
     }
-    return rows
+    return (rows, ages)
+  }
+
+  /// Lets every counter begin anew; what is there now stays counted.
+  package func resetStatistics() {
+    for i in 0..<shardCount {
+      (shards + i).withLock { state in
+        state.hot.resetCounters()
+        state.counters = TierCounters()
+      }
+    }
   }
 
   /// Where a key lies in the file if it lies only there: the row to be read; nil if it is in RAM or absent.

@@ -173,7 +173,7 @@ struct Seeded: RandomNumberGenerator {
       shard.sweep(from: &cursor, steps: 100, now: 20, hasher: hasher, mayDrop: { _, _ in true })
     }
     #expect(shard.counters.items == 0)
-    #expect(shard.counters.expired == 10_000)
+    #expect(shard.counters.swept == 10_000)
     #expect(shard.pool.usedBytes < before / 4)
     checkInvariants(&shard)
   }

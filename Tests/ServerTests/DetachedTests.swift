@@ -46,7 +46,7 @@ private final class Served {
     var patience = timeval(tv_sec: 20, tv_usec: 0)
     setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
     shared.connectionCount.add(1, ordering: .relaxed)
-    worker.mailbox.post(.accepted(pair[0]))
+    worker.mailbox.post(.accepted(AcceptedSocket(socket: pair[0], transport: .local, wire: .negotiating, tag: 0)))
   }
 
   /// Each key with the value "v", in the file alone.

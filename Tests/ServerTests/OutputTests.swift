@@ -88,7 +88,7 @@ import TieredCache
   }
 
   @Test func whatIsKeptOfAConnectionsInputSurvivesOverlaps() {
-    var connection = Connection(socket: -1)
+    var connection = Connection(AcceptedSocket(socket: -1, transport: .tcp, wire: .negotiating, tag: 0))
     let bytes = Array("set a 0 0 5\r\nhel".utf8)
     bytes.withUnsafeBytes { connection.keep($0.baseAddress!, $0.count) }
     #expect(connection.pendingCount == bytes.count)

@@ -107,7 +107,7 @@ struct CommandLineTests {
       ("-o hot_lru_pct=80", "hot_lru_pct"), ("-o tail_repair_time=9", "tail_repair_time"),
       ("-o slab_chunk_max=0", "slab_chunk_max"), ("-o ssl_chain_cert=x", "TLS"), ("-o proxy_config=x", "proxy"),
       ("-o ext_path=/a", "ext_path"), ("-o ext_path=/a:x", "ext_path"), ("-o idle_timeout", "idle_timeout"),
-      ("-l notls:127.0.0.1", "TLS"), ("-l proto[binary]:127.0.0.1", "binary"), ("-l 127.0.0.1:x", "port"),
+      ("-l notls:127.0.0.1", "TLS"), ("-l proto[proxy]:127.0.0.1", "proxy"), ("-l 127.0.0.1:x", "port"),
       ("--cold-limit 1", "--cold-limit"), ("--durability sometimes", "always"),
       ("--promote-after x", "--promote-after"),
       ("--config /nonexistent/file", "/nonexistent/file"),
