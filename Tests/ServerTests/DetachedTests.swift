@@ -35,7 +35,8 @@ private final class Served {
     cache.finishScan()
     let limits = ServerShared.Limits(
       maximumItemBytes: 1 << 20, maximumConnections: 10, threads: 1, startWaitMilliseconds: 0,
-      idleTimeoutSeconds: 0, flushDisabled: false, casDisabled: false, commitsBeforeReply: false)
+      idleTimeoutSeconds: 0, flushDisabled: false, casDisabled: false, commitsBeforeReply: false,
+      requestsPerEvent: 20)
     shared = ServerShared(cache: cache, limits: limits, verbosity: 0, describedSettings: [])
     worker = Worker(number: 0, shared: shared)
     var pair: [Int32] = [0, 0]
