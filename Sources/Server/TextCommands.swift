@@ -25,6 +25,7 @@ extension WorkerState {
   ) -> UnsafeRawPointer {
     var p = start
     while p < end {
+      if requestsLeft <= 0 && yieldsTurn(connection) { return p }
       if out.count > Self.flushThreshold || out.mustFlush {
         if !flushMidway(connection) { return p }
       }
@@ -39,6 +40,7 @@ extension WorkerState {
           connection.pointee.wire = p.load(as: UInt8.self) == BinaryRequest.magic ? .binary : .ascii
         }
         if connection.pointee.wire == .binary {
+          requestsLeft &-= 1
           switch binary(connection, p, end) {
           case .at(let next): p = next
           case .incomplete, .parked: return p
@@ -67,6 +69,7 @@ extension WorkerState {
       let after = UnsafeRawPointer(newline) + 1
       if length > 0 && (p + (length - 1)).load(as: UInt8.self) == 13 { length -= 1 }
       let request = parseTextLine(p, length, lineBytes: after - p)
+      requestsLeft &-= 1
       currentLine = p
       currentIsSilent = request.noreply
       if connection.pointee.detached != nil && mustFollowDetached(connection, request) {
