@@ -58,18 +58,23 @@ extension WorkerState {
   }
 
   private mutating func flushAll(_ connection: UnsafeMutablePointer<Connection>, _ request: TextRequest) {
-    counters.flushCommands &+= 1
     if limits.flushDisabled {
+      counters.flushCommands &+= 1
       reply(request, Reply.flushNotAllowed)
       return
     }
-    // A delay is counted as an expiry is (relative up to 30 days, absolute above), less a second, as
-    // memcached has it: flush_all 1 acts at once. A moment in the past flushes nothing.
-    let moment = request.expiry <= 0 ? 0 : expiryMoment(request.expiry, now: now)
-    if moment == 0 || moment > now { cache.flushAll(at: moment == 0 ? 0 : moment - 1, now: now) }
+    flushAll(after: request.expiry)
     if request.noreply { return }
     out.append(Reply.ok)
     if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+  }
+
+  /// A delay is counted as an expiry is (relative up to 30 days, absolute above), less a second, as
+  /// memcached has it: flush_all 1 acts at once. A moment in the past flushes nothing.
+  mutating func flushAll(after delay: Int64) {
+    counters.flushCommands &+= 1
+    let moment = delay <= 0 ? 0 : expiryMoment(delay, now: now)
+    if moment == 0 || moment > now { cache.flushAll(at: moment == 0 ? 0 : moment - 1, now: now) }
   }
 
   /// cache_memlimit: the limit of the hot tier. What is above a lower one is given back by the sweeper.

@@ -3,6 +3,7 @@ import ColdTier
 import Foundation
 import Glibc
 import Logging
+import Settings
 import Synchronization
 import Testing
 
@@ -35,8 +36,9 @@ private final class Served {
     cache.finishScan()
     let limits = ServerShared.Limits(
       maximumItemBytes: 1 << 20, maximumConnections: 10, threads: 1, startWaitMilliseconds: 0,
-      idleTimeoutSeconds: 0, flushDisabled: false, casDisabled: false, commitsBeforeReply: false)
-    shared = ServerShared(cache: cache, limits: limits, verbosity: 0, describedSettings: [])
+      idleTimeoutSeconds: 0, flushDisabled: false, casDisabled: false, dumpsDisabled: false,
+      watchDisabled: false, shutdownEnabled: false, commitsBeforeReply: false, requestsPerEvent: 20)
+    shared = ServerShared(cache: cache, limits: limits, verbosity: 0, administration: Administration(Settings(), []))
     worker = Worker(number: 0, shared: shared)
     var pair: [Int32] = [0, 0]
     #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0)
