@@ -77,7 +77,8 @@ let package = Package(
     .testTarget(
       name: "ServerTests",
       dependencies: [
-        "Server", "TieredCache", "CacheCore", "HotTier", "ColdTier", .product(name: "Logging", package: "swift-log"),
+        "Server", "Settings", "TieredCache", "CacheCore", "HotTier", "ColdTier",
+        .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .testTarget(name: "ThermoclineTests", dependencies: ["thermocline", "Settings"], swiftSettings: common),
   ]

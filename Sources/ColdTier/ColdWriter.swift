@@ -33,7 +33,7 @@ package enum OldRowFate {
 package final class ColdWriter: @unchecked Sendable {
   private let store: ColdStore
   private let options: ColdOptions
-  let connection: Connection
+  package let connection: Connection
   private let insert: Statement
   private let oldest: Statement
   private let readRow: Statement

@@ -522,12 +522,15 @@ package struct HotShard: ~Copyable {
     }
   }
 
+  /// Counts an item that leaves RAM for being idle.
+  package func countDemotion(_ item: Item) { sizes[pool.classes.number(item.nominalBytes)].demotions += 1 }
+
   private mutating func countSwept(_ item: Item, dead: Bool) {
-    let sizeClass = pool.classes.number(item.nominalBytes)
     if !dead {
-      sizes[sizeClass].demotions += 1
+      countDemotion(item)
       return
     }
+    let sizeClass = pool.classes.number(item.nominalBytes)
     counters.swept += 1
     sizes[sizeClass].swept += 1
     if !item.state.contains(.fetched) {

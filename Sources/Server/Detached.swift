@@ -62,7 +62,8 @@ extension WorkerState {
     _ connection: UnsafeMutablePointer<Connection>
   ) -> UnsafeMutablePointer<Connection> {
     let detached = UnsafeMutablePointer<Connection>.allocate(capacity: 1)
-    detached.initialize(to: Connection(socket: -1))
+    detached.initialize(
+      to: Connection(AcceptedSocket(socket: -1, transport: .local, wire: connection.pointee.wire, tag: 0)))
     detached.pointee.isDetached = true
     detached.pointee.owner = connection
     connection.pointee.detached = detached

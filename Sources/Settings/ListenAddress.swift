@@ -33,7 +33,11 @@ package func parseListeners(_ text: String, defaultPort: Int) throws(SettingsErr
   var list: [ListenAddress] = []
   for part in text.split(whereSeparator: { $0 == "," || $0 == ";" }) {
     let listener = try parseListener(String(part).trimmingSpaces()[...], defaultPort)
-    if !list.contains(listener) { list.append(listener) }
+    if list.contains(listener) { continue }
+    if listener.port != 0, list.contains(where: { $0.host == listener.host && $0.port == listener.port }) {
+      throw SettingsError("-l \(part): this address and port are given twice, with different protocols or tags")
+    }
+    list.append(listener)
   }
   if list.isEmpty { throw SettingsError("-l: an address is missing") }
   return list

@@ -10,7 +10,7 @@ import Synchronization
 ///          16  hash        UInt64
 ///          24  result      UInt8     1: a row, its item follows; 0: none, or damaged; 2: the file could
 ///                                    not be read
-
+///          25  gaveBlock   UInt8    1: the item's block is that of an item in RAM
 ///          32  an Item record as it would lie in a segment, inline or with a LargeBlock
 package struct ColdAnswer: @unchecked Sendable {
   let address: UnsafeMutableRawPointer
@@ -26,6 +26,12 @@ package struct ColdAnswer: @unchecked Sendable {
   package var wasFound: Bool { address.load(fromByteOffset: 24, as: UInt8.self) == 1 }
   /// The file could not be read; that says nothing about the row.
   package var hasFailed: Bool { address.load(fromByteOffset: 24, as: UInt8.self) == 2 }
+  /// The block of a large item belongs to an item in RAM as well. Once: what is evicted links blocks into
+  /// a list, through the block itself. Only under the lock of the key's shard.
+  var gaveBlock: Bool {
+    get { address.load(fromByteOffset: 25, as: UInt8.self) == 1 }
+    nonmutating set { address.storeBytes(of: newValue ? 1 : 0, toByteOffset: 25, as: UInt8.self) }
+  }
   /// Only if it was found. Belongs to nobody's shard: read it, copy it, do not link it.
   package var item: Item { Item(address + Self.headBytes) }
 
@@ -35,6 +41,7 @@ package struct ColdAnswer: @unchecked Sendable {
     memory.storeBytes(of: sequence, toByteOffset: 8, as: UInt64.self)
     memory.storeBytes(of: hash, toByteOffset: 16, as: UInt64.self)
     memory.storeBytes(of: result, toByteOffset: 24, as: UInt8.self)
+    memory.storeBytes(of: 0, toByteOffset: 25, as: UInt8.self)
     return ColdAnswer(memory)
   }
 

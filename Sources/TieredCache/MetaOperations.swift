@@ -148,7 +148,7 @@ extension TieredCache {
       show(item, isNew: false, key, options, now: now, &state, visitor)
       return .finished(.done)
     }
-    if changes { return .finished(noRoomToPromote()) }
+    if changes { return .needsRoom(roomToPromote(row)) }
     if state.cold.find(key.hash)?.wasFetched ?? false { row.item.state.insert(.fetched) }
     var visit = Visit(row.item, isNew: false)
     visitor(&visit)
@@ -225,7 +225,7 @@ extension TieredCache {
           return .finished(.full)
         }
         inRAM = promote(row, key, now: now, &state)
-        if inRAM == nil { return .finished(noRoomToPromote()) }
+        if inRAM == nil { return .needsRoom(roomToPromote(row)) }
       }
     }
     guard let item = inRAM, state.hot.isLive(item, at: now) else { return .finished(.notFound) }

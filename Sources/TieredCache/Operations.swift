@@ -211,7 +211,11 @@ extension TieredCache {
     }
     if let block = value.block, !pool.reserve(block.byteCount) { return .needsRoom(block.byteCount) }
     guard let item = state.hot.allocate(bytes, now: now) else {
-      if let block = value.block { pool.unreserve(block.byteCount) }
+      // Both at once: what was made free for the one would be taken back for the other.
+      if let block = value.block {
+        pool.unreserve(block.byteCount)
+        return .needsRoom(block.byteCount + pool.segmentBytes)
+      }
       return .needsRoom(bytes)
     }
     item.fill(
@@ -286,8 +290,10 @@ extension TieredCache {
       valueLength: length, large: block != nil)
     guard let item = state.hot.allocate(bytes, now: now) else {
       if let block {
-        pool.unreserve(block.byteCount)
+        let blockBytes = block.byteCount
+        pool.unreserve(blockBytes)
         block.release()
+        return .needsRoom(blockBytes + pool.segmentBytes)
       }
       return .needsRoom(bytes)
     }
@@ -374,7 +380,7 @@ extension TieredCache {
       case .unknown: return .finished(.scanning)
       case .row(let row):
         inRAM = promote(row, key, now: now, &state)
-        if inRAM == nil { return .needsRoom(row.item.recordBytes) }
+        if inRAM == nil { return .needsRoom(roomToPromote(row)) }
       }
     }
     guard let present = inRAM, state.hot.isLive(present, at: now) else {
@@ -496,24 +502,44 @@ extension TieredCache {
       return
     }
     // The mark: an epoch. Two flushes at once are one after the other, each with an epoch of its own.
-    flushes.withLock { flush in
-      flush.epoch += 1
-      flush.pendingAt = 0
-      for i in 0..<shardCount { applyFlush(epoch: flush.epoch, to: shards + i) }
-      // Six bits of the epoch stand in each item: before they come round, what is dead has to go.
-      if flush.epoch % 32 == 0 {
-        for i in 0..<shardCount { sweepWhole(shards + i, now: now) }
-      }
-    }
+    flushes.withLock { raiseEpoch(&$0, now: now) }
     writeBehind?.urge(flushChanged: true)
   }
 
-  private func applyFlush(epoch: UInt64, to shard: UnsafeMutablePointer<Shard>) {
+  /// Begins a new epoch: what is of an older one is dead, in RAM and in the file. `keepingRAM`: what is in
+  /// RAM passes into the new epoch, unsaved.
+  func raiseEpoch(_ flush: inout FlushState, now: UnixSeconds, keepingRAM: Bool = false) {
+    // Before the first item of the new epoch can be on its way to the file.
+    writeBehind?.flushChanged.store(true, ordering: .releasing)
+    flush.epoch += 1
+    if !keepingRAM { flush.pendingAt = 0 }
+    for i in 0..<shardCount { applyFlush(epoch: flush.epoch, to: shards + i, now: now, keepingRAM: keepingRAM) }
+    // Six bits of the epoch stand in each item: before they come round, what is dead has to go.
+    if flush.epoch % 32 == 0 {
+      for i in 0..<shardCount { sweepWhole(shards + i, now: now) }
+    }
+  }
+
+  private func applyFlush(
+    epoch: UInt64, to shard: UnsafeMutablePointer<Shard>, now: UnixSeconds, keepingRAM: Bool
+  ) {
     var fresh = ColdIndex(maximumCount: coldIndexMaximum)
     shard.withLock { state in
+      var kept: [UInt64] = []
+      if keepingRAM {
+        state.hot.visit { item in
+          if state.hot.isLive(item, at: now) { kept.append(hasher.hash(item.key, item.keyLength)) }
+        }
+      }
       state.epoch = epoch
       state.hot.epoch = UInt16(truncatingIfNeeded: epoch & 63)
       swap(&state.cold, &fresh)
+      for hash in kept {
+        guard let item = state.hot.find(hash: hash, hasher: hasher) else { continue }
+        item.state = item.state.with(epoch: state.hot.epoch)
+        state.markUnsaved(item, hash: hash, queue: true)
+      }
+      state.lostTombstones = false
     }
     // The old index is unmapped here, after the lock.
   }

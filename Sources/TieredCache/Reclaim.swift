@@ -119,12 +119,12 @@ extension TieredCache {
         self.noteMovement(
           item, hasCold && !item.state.contains(.unsaved) ? .demotion : .eviction, now: now)
       })
-    for hash in toQueue { state.unsavedQueue.push(hash) }
+    for hash in toQueue { state.enqueue(hash) }
     if !toQueue.isEmpty { writeBehind!.urge() }
     state.forgetUnsaved(count: dropped + flushed, bytes: droppedBytes)
     if dropped > 0 {
       state.counters.droppedUnsaved += UInt64(dropped)
-      state.keepTombstones(buried, mustForget)
+      for tombstone in buried { state.add(tombstone) }
     }
     if hasCold { state.counters.demotions += demoted - UInt64(min(dropped, Int(demoted))) }
     return step
@@ -172,7 +172,8 @@ extension TieredCache {
       shard.withLock { state in
         defer { swap(&frees, &state.hot.frees) }
         self.sweepLocked(&state, now: now, steps: 128)
-        _ = state.cold.removeExpired(now: now, from: &state.coldSweep, steps: 128)
+        // During the start scan an expired entry keeps the older rows of its key from coming up.
+        if !state.isScanning { _ = state.cold.removeExpired(now: now, from: &state.coldSweep, steps: 128) }
       }
       frees.release()
       left -= 128
@@ -184,24 +185,30 @@ extension TieredCache {
     var goneCount = 0
     var goneBytes = 0
     let epoch = state.hot.epoch
-    var demoted: UInt64 = 0
+    var idle: [UInt64] = []
     let idleSince = store == nil ? 0 : options.demoteAfterSeconds.map { now - min(now, $0) } ?? 0
-    state.hot.sweep(from: &cursor, steps: steps, now: now, idleSince: idleSince, hasher: hasher) { item, _ in
+    state.hot.sweep(from: &cursor, steps: steps, now: now, idleSince: idleSince, hasher: hasher) {
+      item, hash in
       // An unsaved item that has expired still hides an older row until the writer has seen it; one of
       // an older epoch hides nothing, all its rows are dead.
       if item.state.contains(.unsaved) {
         if item.state.epoch == epoch { return false }
         goneCount += 1
         goneBytes += ShardState.weight(item)
-      } else if item.expiresAt == 0 || item.expiresAt > now {
-        if item.state.epoch == epoch {
-          demoted += 1
-          self.noteMovement(item, .demotion, now: now)
-        }
+      } else if item.state.epoch == epoch && (item.expiresAt == 0 || item.expiresAt > now) {
+        idle.append(hash)
+        return false
       }
       return true
     }
-    state.counters.demotions += demoted
+    // Only what the file has leaves RAM for being idle.
+    for hash in idle where state.cold.find(hash) != nil {
+      guard let item = state.hot.find(hash: hash, hasher: hasher) else { continue }
+      noteMovement(item, .demotion, now: now)
+      state.hot.countDemotion(item)
+      state.drop(item, hash: hash)
+      state.counters.demotions += 1
+    }
     state.forgetUnsaved(count: goneCount, bytes: goneBytes)
     state.sweep = cursor
   }
@@ -211,18 +218,6 @@ extension TieredCache {
     let before = shard.withLock { $0.sweep.passes }
     while shard.withLock({ $0.sweep.passes }) < before + 2 {
       sweepStep(shard, now: now, steps: 1024)
-    }
-  }
-}
-
-extension ShardState {
-  /// Tombstones that the broken file has to learn of later; beyond a bound, all of the file has to die.
-  mutating func keepTombstones(_ more: [Tombstone], _ mustForget: borrowing Atomic<Bool>) {
-    if tombstones.count + more.count > 100_000 {
-      for tombstone in more { tombstone.deallocate() }
-      mustForget.store(true, ordering: .relaxed)
-    } else {
-      tombstones.append(contentsOf: more)
     }
   }
 }

@@ -13,13 +13,15 @@ extension TieredCache {
   /// happened to a key since the start counts more than any row.
   func runScan(_ scanner: ColdScanner) {
     let started = clock.nanoseconds()
+    var isComplete = false
     do throws(ColdError) {
       while try scanChunk(scanner) {}
+      isComplete = !isStopping
     } catch {
       logger.error("the cold tier could not be read to its end at the start: \(error)")
     }
     let rows = scanProgress.with { $0.rows }
-    finishScan()
+    finishScan(complete: isComplete)
     logger.notice(
       "start scan done",
       metadata: [
@@ -40,8 +42,10 @@ extension TieredCache {
       rows += 1
       self.shard(row.hash).withLock { state in
         guard let shadow = state.shadow, !shadow.contains(row.hash) else { return }
+        // Flushed, and the older rows of its key with it.
+        if !row.attributes.isOf(epoch: state.epoch) { return }
         let expired = row.attributes.expiresAt != 0 && row.attributes.expiresAt <= now
-        if row.isTombstone || expired || !row.attributes.isOf(epoch: state.epoch) {
+        if row.isTombstone || expired {
           // The newest row of its key, unless the index knows a newer one: it hides the older ones.
           if state.cold.find(row.hash) == nil { state.shadow!.insert(row.hash) }
           return
@@ -57,11 +61,15 @@ extension TieredCache {
     return more
   }
 
-  /// From here on a key that is in neither tier is absent.
-  package func finishScan() {
+  /// From here on a key that is in neither tier is absent. `complete` false: the scan broke off, what it has
+  /// not met may be in the file all the same.
+  package func finishScan(complete: Bool = true) {
     for i in 0..<shardCount {
       var shadow: Set<UInt64>? = nil
-      (shards + i).withLock { swap(&$0.shadow, &shadow) }
+      (shards + i).withLock { state in
+        swap(&state.shadow, &shadow)
+        if !complete { state.hasUnknownRows = true }
+      }
     }
     scanProgress.signal { $0.done = true }
     if let behind = writeBehind {

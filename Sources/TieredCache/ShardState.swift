@@ -1,6 +1,5 @@
 import CacheCore
 import ColdTier
-import Glibc
 import HotTier
 
 /// One shard of the cache: both tiers' knowledge of the keys whose hash leads here. Whatever changes
@@ -10,28 +9,44 @@ package struct ShardState: ~Copyable {
   package var hot: HotShard
   package var cold: ColdIndex
   /// Hashes of unsaved items, oldest first. An item that was handed over, replaced or deleted
-  /// meanwhile is skipped when its hash comes up.
-  var unsavedQueue = HashRing()
-  var tombstones: [Tombstone] = []
+  /// meanwhile is skipped when its hash comes up; when those are the most, they are left out.
+  private(set) var unsavedQueue = HashRing()
+  private(set) var tombstones = TombstoneQueue()
+  /// Entries of the queue that the write cycle under way has still to take.
+  private var unsavedDue = 0
+  /// The same of the tombstones; nil: all that come, until the last of the items that are due was taken.
+  private var tombstonesDue: Int? = 0
+  /// Tombstones had to be dropped: all that is in the file has to die before the next row is written.
+  var lostTombstones = false
   var unsavedCount = 0
   /// Bytes of unsaved items.
   package var unsavedBytes = 0
   /// While the start scan runs: keys that were written or deleted since, and keys whose newest row the
   /// scan met and found dead. What the scan finds of them is ignored.
   var shadow: Set<UInt64>? = nil
+  /// The file may hold rows of which nothing here tells: the start scan broke off, or rows were given up
+  /// and then could not be deleted.
+  var hasUnknownRows = false
+  /// Rows were given up by the write that is under way, and are still in the file.
+  var hasGivenUpRows = false
   /// The flush epoch, whole; the hot shard has its low six bits.
   var epoch: UInt64 = 0
   package var nextCAS: UInt64
   let casStep: UInt64
+  let hasher: KeyHasher
   var sweep = SweepCursor()
   var coldSweep = 0
   package var counters = TierCounters()
 
-  init(hot: consuming HotShard, cold: consuming ColdIndex, firstCAS: UInt64, casStep: UInt64) {
+  init(
+    hot: consuming HotShard, cold: consuming ColdIndex, firstCAS: UInt64, casStep: UInt64,
+    hasher: KeyHasher
+  ) {
     self.hot = hot
     self.cold = cold
     nextCAS = firstCAS
     self.casStep = casStep
+    self.hasher = hasher
   }
 
   @inline(__always)
@@ -42,6 +57,8 @@ package struct ShardState: ~Copyable {
   }
 
   var isScanning: Bool { shadow != nil }
+  /// Whether a key that neither tier knows, and whose item does not say so, may have a row in the file.
+  var mayHaveUnknownRows: Bool { isScanning || hasUnknownRows || hasGivenUpRows }
 
   /// Items of both tiers, each once: those with a row, and those in RAM that have none. (Without a cold
   /// tier no item is ever unsaved.)
@@ -65,9 +82,82 @@ package struct ShardState: ~Copyable {
     state.remove(.inFlight)
     if queue && !state.contains(.queued) {
       state.insert(.queued)
-      unsavedQueue.push(hash)
+      item.state = state
+      enqueue(hash)
+    } else {
+      item.state = state
     }
-    item.state = state
+  }
+
+  /// Its item has just been marked as queued.
+  mutating func enqueue(_ hash: UInt64) {
+    unsavedQueue.push(hash)
+    if unsavedQueue.count > 2 * unsavedCount + 1024 { tidyQueue() }
+  }
+
+  /// Leaves out the hashes of items that were replaced or deleted since; each was pushed once, and as many
+  /// stay, so this costs a few steps per push.
+  private mutating func tidyQueue() {
+    var due = unsavedDue
+    for i in 0..<unsavedQueue.count {
+      guard let hash = unsavedQueue.pop() else { break }
+      if let item = hot.find(hash: hash, hasher: hasher), item.state.contains(.queued) {
+        // So that it is not met again.
+        item.state.remove(.queued)
+        unsavedQueue.push(hash)
+      } else if i < unsavedDue {
+        due -= 1
+      }
+    }
+    for i in 0..<unsavedQueue.count { hot.find(hash: unsavedQueue[i], hasher: hasher)?.state.insert(.queued) }
+    unsavedDue = due
+  }
+
+  // MARK: What a write cycle takes
+
+  /// What is queued now is for the cycle that begins; what comes later is for the next, so that this one ends
+  /// and has written all that was acknowledged before.
+  mutating func beginCycle() {
+    unsavedDue = unsavedQueue.count
+    tombstonesDue = nil
+  }
+
+  /// The next unsaved item of this cycle, or nil: there are no more.
+  mutating func takeUnsaved() -> UInt64? {
+    if unsavedDue == 0 {
+      // An item of this cycle that was deleted meanwhile has left a tombstone, which is of this cycle too.
+      if tombstonesDue == nil { tombstonesDue = tombstones.count }
+      return nil
+    }
+    unsavedDue -= 1
+    return unsavedQueue.pop()
+  }
+
+  /// The next tombstone of this cycle, or nil. The caller frees it.
+  mutating func takeTombstone() -> Tombstone? {
+    if tombstones.isEmpty || tombstonesDue == 0 { return nil }
+    let tombstone = tombstones[0]
+    tombstones.removeFirst(1)
+    if let due = tombstonesDue { tombstonesDue = due - 1 }
+    return tombstone
+  }
+
+  /// Beyond so many tombstones, which a broken file does not take, all of the file has to die instead.
+  static let maximumTombstones = 100_000
+
+  /// The log has to learn that this key was deleted.
+  mutating func addTombstone(_ hash: UInt64, _ key: UnsafeRawPointer, _ count: Int) {
+    add(Tombstone(hash: hash, key: key, count: count))
+  }
+
+  /// Takes over the tombstone.
+  mutating func add(_ tombstone: Tombstone) {
+    if tombstones.count < Self.maximumTombstones {
+      tombstones.append(tombstone)
+    } else {
+      lostTombstones = true
+      tombstone.deallocate()
+    }
   }
 
   /// What an item counts in `unsavedBytes`.
@@ -84,26 +174,13 @@ package struct ShardState: ~Copyable {
   mutating func bury(_ hash: UInt64, _ key: UnsafeRawPointer, _ count: Int, hadRow: Bool) {
     let removed = cold.remove(hash)
     if shadow != nil { shadow!.insert(hash) }
-    if removed || hadRow || isScanning {
-      tombstones.append(Tombstone(hash: hash, key: key, count: count))
-    }
-  }
-}
-
-/// A deletion that the log has to learn of. Owns a copy of the key until it is written.
-struct Tombstone {
-  let hash: UInt64
-  let key: UnsafeMutableRawPointer
-  let count: Int
-
-  init(hash: UInt64, key: UnsafeRawPointer, count: Int) {
-    self.hash = hash
-    self.count = count
-    self.key = malloc(max(count, 1))!
-    self.key.copyMemory(from: key, byteCount: count)
+    if removed || hadRow || mayHaveUnknownRows { addTombstone(hash, key, count) }
   }
 
-  func deallocate() { free(key) }
+  /// The row of this key is dead by itself. The start scan must not take an older one for the newest.
+  mutating func forgetRow(_ hash: UInt64) {
+    if cold.remove(hash), shadow != nil { shadow!.insert(hash) }
+  }
 }
 
 /// What the tiers count besides what the hot shard counts itself.
@@ -144,44 +221,5 @@ package struct TierCounters: Sendable {
     a.getExpired += b.getExpired
     a.getFlushed += b.getFlushed
     a.outOfMemory += b.outOfMemory
-  }
-}
-
-/// A first-in first-out queue of hashes in raw memory that doubles when full; at most one entry per
-/// item of the shard, so it is bounded as the items are. Owns its memory.
-struct HashRing: ~Copyable {
-  private var slots: UnsafeMutablePointer<UInt64>
-  private var capacity: Int
-  private var first = 0
-  private(set) var count = 0
-
-  init() {
-    capacity = 256
-    slots = .allocate(capacity: capacity)
-  }
-
-  deinit { slots.deallocate() }
-
-  mutating func push(_ hash: UInt64) {
-    if count == capacity { grow() }
-    slots[(first + count) & (capacity - 1)] = hash
-    count += 1
-  }
-
-  mutating func pop() -> UInt64? {
-    if count == 0 { return nil }
-    let hash = slots[first]
-    first = (first + 1) & (capacity - 1)
-    count -= 1
-    return hash
-  }
-
-  private mutating func grow() {
-    let larger = UnsafeMutablePointer<UInt64>.allocate(capacity: capacity * 2)
-    for i in 0..<count { larger[i] = slots[(first + i) & (capacity - 1)] }
-    slots.deallocate()
-    slots = larger
-    capacity *= 2
-    first = 0
   }
 }

@@ -103,17 +103,12 @@ package final class TieredCache: Sendable {
   let flushes = Mutex(FlushState())
   let background = Monitor(Background())
   let scanProgress = Monitor(ScanProgress())
-  /// Whether the file takes writes. While it does not, unsaved items may be dropped.
   /// Rounds of the sweeper.
   let sweeps = Atomic<UInt64>(0)
+  /// Whether the file takes writes. While it does not, unsaved items may be dropped.
   let coldWritable = Atomic<Bool>(true)
-  /// A tombstone could not be kept while the file was broken: all that is in the file has to die
-  /// before the next row is written.
-  let mustForget = Atomic<Bool>(false)
-
-  var coldIndexMaximum: Int {
-    store == nil ? 0 : max(Int(options.cold!.limit / 64) / shardCount * 4, 1 << 16)
-  }
+  /// Entries for which a cold index of a shard has address space.
+  let coldIndexMaximum: Int
 
   struct FlushState {
     var epoch: UInt64 = 0
@@ -147,6 +142,9 @@ package final class TieredCache: Sendable {
     var store: ColdStore? = nil
     if let cold = options.cold { store = try ColdStore.open(cold, logger: logger) }
     self.store = store
+    // A file from before its limit was lowered may have more rows than the limit allows.
+    coldIndexMaximum =
+      store.map { max(Int(max(options.cold!.limit, $0.statistics.fileBytes) / 64) / count * 4, 1 << 16) } ?? 0
     let firstCAS = store?.casFloor ?? 1
     var epoch = store?.flushEpoch ?? 0
     var pendingFlushAt = store?.pendingFlushAt ?? 0
@@ -161,8 +159,8 @@ package final class TieredCache: Sendable {
     for i in 0..<count {
       var state = ShardState(
         hot: HotShard(pool: pool, number: i, maximumCount: maximumHot),
-        cold: ColdIndex(maximumCount: store == nil ? 0 : max(Int(options.cold!.limit / 64) / count * 4, 1 << 16)),
-        firstCAS: firstCAS + UInt64(i), casStep: UInt64(count))
+        cold: ColdIndex(maximumCount: coldIndexMaximum), firstCAS: firstCAS + UInt64(i), casStep: UInt64(count),
+        hasher: hasher)
       state.epoch = epoch
       state.hot.epoch = UInt16(truncatingIfNeeded: epoch & 63)
       if let store, store.newestSequence > 0 { state.shadow = [] }
@@ -238,7 +236,8 @@ package final class TieredCache: Sendable {
     _ key: CacheKey, now: UnixSeconds, touchTo: UnixSeconds? = nil, answer: ColdAnswer? = nil,
     _ body: (Item) -> Void
   ) -> Outcome {
-    shard(key.hash).withLock { state in
+    var frees = DeferredFrees()
+    let outcome: Outcome = shard(key.hash).withLock { state in
       if let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now) {
         state.hot.countHit(item, touching: touchTo != nil)
         if let sighting = self.sighting(key, now: now, answer: nil, &state) { self.noteRead(key, sighting, .done) }
@@ -247,11 +246,42 @@ package final class TieredCache: Sendable {
         body(item)
         return .done
       }
+      defer { swap(&frees, &state.hot.frees) }
       let sighting = self.sighting(key, now: now, answer: answer, &state)
       let outcome = self.readBelow(key, now: now, touchTo: touchTo, answer: answer, &state, body)
       self.noteRead(key, sighting, outcome)
       return outcome
     }
+    if !frees.isEmpty { frees.release() }
+    if case .full = outcome, let touchTo, let answer {
+      return touchRow(key, now: now, touchTo: touchTo, answer: answer, body)
+    }
+    return outcome
+  }
+
+  /// A read that changes the expiry of a cold item and found no room to promote it.
+  private func touchRow(
+    _ key: CacheKey, now: UnixSeconds, touchTo: UnixSeconds, answer: ColdAnswer, _ body: (Item) -> Void
+  ) -> Outcome {
+    let shard = shard(key.hash)
+    for _ in 0..<64 {
+      if let failure = makeRoom(shard, bytes: roomToPromote(answer), now: now) { return failure }
+      var frees = DeferredFrees()
+      let outcome: Outcome = shard.withLock { state in
+        defer { swap(&frees, &state.hot.frees) }
+        if let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now) {
+          self.noteUse(item, key.hash, now, &state)
+          self.setExpiry(item, touchTo, key.hash, &state)
+          body(item)
+          return .done
+        }
+        return self.readBelow(key, now: now, touchTo: touchTo, answer: answer, &state, body)
+      }
+      frees.release()
+      if case .full = outcome { continue }
+      return outcome
+    }
+    return othersTookIt()
   }
 
   /// Notes that an item in RAM was read, so that it is still known when it has been demoted.
@@ -282,7 +312,8 @@ package final class TieredCache: Sendable {
         body(item)
         return .done
       }
-      if touchTo != nil { return noRoomToPromote() }
+      // A new expiry needs the item in RAM.
+      if touchTo != nil { return .full }
       state.cold.noteFetched(key.hash)
       body(row.item)
       return .done
@@ -296,11 +327,9 @@ package final class TieredCache: Sendable {
     return options.promoteAfter > 0 && Int(reads) >= min(options.promoteAfter, 3)
   }
 
-  /// A change needs the item in RAM: the client waits for room, unless none is ever made.
-  func noRoomToPromote() -> Outcome {
-    if options.evictionsDisabled { return .outOfMemory }
-    writeBehind!.urge()
-    return .full
+  /// What `makeRoom` has to be asked for so that a row can be promoted.
+  func roomToPromote(_ row: ColdAnswer) -> Int {
+    row.item.recordBytes + (row.item.isLarge ? row.item.block.byteCount + pool.segmentBytes : 0)
   }
 
   /// A read met an item that is flushed or expired: it goes, unless an older row may still hide behind it
@@ -309,12 +338,12 @@ package final class TieredCache: Sendable {
     let flushed = item.state.epoch != state.hot.epoch
     if flushed { state.counters.getFlushed += 1 } else { state.counters.getExpired += 1 }
     if item.state.contains(.unsaved) && !flushed
-      && (!item.state.isDisjoint(with: [.mayHaveRow, .inFlight]) || state.isScanning)
+      && (!item.state.isDisjoint(with: [.mayHaveRow, .inFlight]) || state.mayHaveUnknownRows)
     {
       return
     }
     // The row of a clean item expires with it.
-    if !item.state.contains(.unsaved) { state.cold.remove(hash) }
+    if !item.state.contains(.unsaved) { state.forgetRow(hash) }
     state.drop(item, hash: hash)
   }
 
@@ -348,17 +377,18 @@ package final class TieredCache: Sendable {
     if answer.hasFailed { return .absent }
     if !answer.wasFound {
       // The row is gone or damaged: nothing of it is ever served.
-      state.cold.remove(key.hash)
       state.counters.coldMissing += 1
-      state.tombstones.append(Tombstone(hash: key.hash, key: key.start, count: key.count))
+      state.bury(key.hash, key.start, key.count, hadRow: true)
       return .absent
     }
     guard answer.item.hasKey(key.start, key.count) else { return .absent }  // two keys of one hash
     let expiry = answer.item.expiresAt
     if expiry != 0 && expiry <= now {
-      state.cold.remove(key.hash)
+      state.forgetRow(key.hash)
       return .absent
     }
+    // Its block is an item's already, and can't be another's: it is read once more.
+    if answer.gaveBlock { return .unread(entry.sequence) }
     return .row(answer)
   }
 
@@ -369,7 +399,10 @@ package final class TieredCache: Sendable {
   ) -> Item? {
     let row = answer.item
     let bytes = row.recordBytes
-    if row.isLarge && !pool.reserve(row.block.byteCount) { return nil }
+    if row.isLarge && !pool.reserve(row.block.byteCount) {
+      reclaimHere(&state, items: 256, now: now)
+      if !pool.reserve(row.block.byteCount) { return nil }
+    }
     var room = state.hot.allocate(bytes, now: now)
     if room == nil {
       reclaimHere(&state, items: 256, now: now)
@@ -380,7 +413,10 @@ package final class TieredCache: Sendable {
       return nil
     }
     item.copyRecord(from: row, bytes)
-    if row.isLarge { row.block.retain() }
+    if row.isLarge {
+      row.block.retain()
+      answer.gaveBlock = true
+    }
     if item.lastAccess == 0 { item.lastAccess = now }
     var bits = item.state.with(epoch: state.hot.epoch)
     bits.insert(.mayHaveRow)
@@ -404,17 +440,15 @@ package final class TieredCache: Sendable {
     if state.cold.remove(hash) { item.state.insert(.mayHaveRow) }
     let before = item.state
     if before.contains(.inFlight) { item.state.insert(.mayHaveRow) }
-    if state.isScanning {
-      state.shadow!.insert(hash)
-      item.state.insert(.mayHaveRow)
-    }
+    if state.isScanning { state.shadow!.insert(hash) }
+    if state.mayHaveUnknownRows { item.state.insert(.mayHaveRow) }
     if options.durability == .shutdown && item.state.contains(.mayHaveRow) {
       // Nothing will be written soon: the old row has to die now.
-      state.tombstones.append(Tombstone(hash: hash, key: item.key, count: item.keyLength))
+      state.addTombstone(hash, item.key, item.keyLength)
       item.state.remove(.mayHaveRow)
     }
     state.markUnsaved(item, hash: hash, queue: options.durability != .shutdown)
-    if state.unsavedBytes > unsavedLimitPerShard / 2 { writeBehind!.urge() }
+    if state.unsavedBytes > unsavedLimitPerShard / 2 && options.durability != .shutdown { writeBehind!.urge() }
   }
 
   /// Brings the index line of a key near the processor. No lock: what it reads may be out of date, and

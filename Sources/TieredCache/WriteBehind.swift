@@ -29,6 +29,8 @@ final class WriteBehind: @unchecked Sendable {
   var casReservedTo: UInt64
   var nextShard = 0
   var failing = false
+  /// In the write under way.
+  var gaveRowsUp = false
 
   private let wanted = Atomic<Bool>(false)
   private let signalled = Atomic<Bool>(false)
@@ -67,10 +69,12 @@ final class WriteBehind: @unchecked Sendable {
     state.signal { $0.urged = true }
   }
 
-  /// Waits for the next cycle's time. False: the writer is to stop.
+  /// Waits for the next cycle's time. False: the writer is to stop. A file that can't be written is tried at
+  /// its time alone, however often it is asked for.
   func waitForWork(milliseconds: Int) -> Bool {
-    state.wait(
-      milliseconds: milliseconds, until: { $0.urged || $0.stopping },
+    let isPatient = failing
+    return state.wait(
+      milliseconds: milliseconds, until: { $0.urged && !isPatient || $0.stopping },
       { state in
         state.urged = false
         wanted.store(false, ordering: .relaxed)
@@ -239,7 +243,10 @@ extension TieredCache {
     while behind.waitForWork(milliseconds: pause) { writeCycle() }
     // A clean stop: all that RAM holds and the file does not.
     queueEverythingUnsaved()
-    for _ in 0..<3 where hasUnsaved { writeCycle() }
+    // The first cycle also writes the marks of a flush.
+    writeCycle()
+    for _ in 0..<2 where hasUnsaved { writeCycle() }
+    if hasUnsaved { logger.error("the cold tier could not be written at the end: what it did not take is lost") }
   }
 
   private var hasUnsaved: Bool {
@@ -261,18 +268,13 @@ extension TieredCache {
     var succeeded = true
     do throws(ColdError) {
       try writeMarks()
-      // What is queued while this goes on is for the next cycle, so that this one ends.
-      var left = 0
-      for i in 0..<shardCount {
-        left += (shards + i).withLock { $0.unsavedQueue.count + $0.tombstones.count }
-      }
-      while left > 0 {
-        let taken = collect()
-        if taken == 0 { break }
-        left -= taken
+      beginCycle()
+      while collect() > 0 {
         try writeBatch()
         behind.roomMade()
       }
+      // What a flush killed before its turn counts as written only with the mark of the flush.
+      try writeFlushMark()
       if behind.failing {
         behind.failing = false
         coldWritable.store(true, ordering: .relaxed)
@@ -291,18 +293,40 @@ extension TieredCache {
     return succeeded
   }
 
+  func beginCycle() {
+    for i in 0..<shardCount { (shards + i).withLock { $0.beginCycle() } }
+  }
+
+  private func writeFlushMark() throws(ColdError) {
+    let behind = writeBehind!
+    guard behind.flushChanged.exchange(false, ordering: .acquiring) else { return }
+    let (epoch, pendingAt) = flushes.withLock { ($0.epoch, $0.pendingAt) }
+    do throws(ColdError) {
+      try behind.writer.recordFlush(epoch: epoch, pendingAt: pendingAt)
+    } catch {
+      behind.flushChanged.store(true, ordering: .relaxed)
+      throw error
+    }
+  }
+
+  /// Deletions were lost while the file was broken: all that is in it is dead from here on, and what is in
+  /// RAM is written anew. Nothing is in flight.
+  private func forgetFile() throws(ColdError) {
+    let (before, pendingAt) = flushes.withLock { ($0.epoch, $0.pendingAt) }
+    try writeBehind!.writer.recordFlush(epoch: before + 1, pendingAt: pendingAt)
+    logger.warning("the cold tier was broken for so long that what it holds is out of date: it is forgotten")
+    flushes.withLock { flush in
+      // If a flush came between, all that the file held is dead by that.
+      if flush.epoch == before { raiseEpoch(&flush, now: clock.now(), keepingRAM: true) }
+    }
+  }
+
   private func writeMarks() throws(ColdError) {
     let behind = writeBehind!
-    if mustForget.exchange(false, ordering: .relaxed) { flushAll(at: 0, now: clock.now()) }
-    if behind.flushChanged.exchange(false, ordering: .acquiring) {
-      let (epoch, pendingAt) = flushes.withLock { ($0.epoch, $0.pendingAt) }
-      do throws(ColdError) {
-        try behind.writer.recordFlush(epoch: epoch, pendingAt: pendingAt)
-      } catch {
-        behind.flushChanged.store(true, ordering: .relaxed)
-        throw error
-      }
-    }
+    var hasLostTombstones = false
+    for i in 0..<shardCount where (shards + i).withLock({ $0.lostTombstones }) { hasLostTombstones = true }
+    if hasLostTombstones { try forgetFile() }
+    try writeFlushMark()
     var highest: UInt64 = 0
     for i in 0..<shardCount { highest = max(highest, (shards + i).withLock { $0.nextCAS }) }
     if highest > behind.casReservedTo - (1 << 31) {
@@ -312,7 +336,7 @@ extension TieredCache {
   }
 
   /// Fills the batch from the shards in turn; returns how many queue entries were taken.
-  private func collect() -> Int {
+  func collect() -> Int {
     let behind = writeBehind!
     var taken = 0
     var idle = 0
@@ -335,7 +359,7 @@ extension TieredCache {
   private func collect(from state: inout ShardState, now: UnixSeconds) -> Int {
     let batch = writeBehind!.batch
     var taken = 0
-    while taken < 64, !batch.isFull, let hash = state.unsavedQueue.pop() {
+    while taken < 64, !batch.isFull, let hash = state.takeUnsaved() {
       taken += 1
       guard let item = state.hot.find(hash: hash, hasher: hasher), item.state.contains(.queued) else {
         continue
@@ -344,7 +368,7 @@ extension TieredCache {
       guard item.state.contains(.unsaved), item.state.epoch == state.hot.epoch else { continue }
       if item.expiresAt != 0 && item.expiresAt <= now {
         // Dead before it was written: only what the log may hold of it matters.
-        if !item.state.isDisjoint(with: [.mayHaveRow, .inFlight]) || state.isScanning {
+        if !item.state.isDisjoint(with: [.mayHaveRow, .inFlight]) || state.mayHaveUnknownRows {
           batch.addTombstone(item.key, item.keyLength, hash: hash, epoch: state.epoch)
         }
         state.drop(item, hash: hash)
@@ -353,10 +377,7 @@ extension TieredCache {
       batch.add(item, hash: hash, epoch: state.epoch)
       item.state.insert(.inFlight)
     }
-    var buried = 0
-    while taken < 128, !batch.isFull, buried < state.tombstones.count {
-      let tombstone = state.tombstones[buried]
-      buried += 1
+    while taken < 128, !batch.isFull, let tombstone = state.takeTombstone() {
       taken += 1
       // A newer row of the key is in the file or in this batch: it hides the older ones by itself.
       let item = state.hot.find(tombstone.hash, tombstone.key, tombstone.count)
@@ -368,30 +389,49 @@ extension TieredCache {
       }
       tombstone.deallocate()
     }
-    if buried > 0 { state.tombstones.removeFirst(buried) }
     return taken
   }
 
-  private func writeBatch() throws(ColdError) {
+  func writeBatch() throws(ColdError) {
     let batch = writeBehind!.batch
     if batch.rows.isEmpty {
       batch.clear()
       return
     }
+    // A row that was stored after a flush must not be in the file without the flush's mark.
+    try writeFlushMark()
     let writer = writeBehind!.writer
-    let outcome = try batch.withRecords { (records) throws(ColdError) in
-      try writer.write(
-        records, hasher: hasher,
-        judge: { hash, sequence, mayKeep in self.judgeOldRow(hash, sequence, mayKeep: mayKeep) },
-        moved: { moves in
-          for move in moves {
-            _ = self.shard(move.hash).withLock { $0.cold.move(move.hash, from: move.from, to: move.to) }
-          }
-        })
+    do throws(ColdError) {
+      let outcome = try batch.withRecords { (records) throws(ColdError) in
+        try writer.write(
+          records, hasher: hasher,
+          judge: { hash, sequence, mayKeep in self.judgeOldRow(hash, sequence, mayKeep: mayKeep) },
+          moved: { moves in
+            for move in moves {
+              _ = self.shard(move.hash).withLock { $0.cold.move(move.hash, from: move.from, to: move.to) }
+            }
+          })
+      }
+      settleGivenUpRows(deleted: true)
+      publish(outcome)
+      writeBehind!.bytesWritten.add(UInt64(batch.byteCount), ordering: .relaxed)
+    } catch {
+      settleGivenUpRows(deleted: false)
+      throw error
     }
-    publish(outcome)
-    writeBehind!.bytesWritten.add(UInt64(batch.byteCount), ordering: .relaxed)
     batch.clear()
+  }
+
+  /// Rows that were given up have been deleted, or may still be in the file.
+  private func settleGivenUpRows(deleted: Bool) {
+    guard writeBehind!.gaveRowsUp else { return }
+    writeBehind!.gaveRowsUp = false
+    for i in 0..<shardCount {
+      (shards + i).withLock { state in
+        if state.hasGivenUpRows && !deleted { state.hasUnknownRows = true }
+        state.hasGivenUpRows = false
+      }
+    }
   }
 
   /// What is to become of one of the oldest rows, when room is needed.
@@ -412,6 +452,8 @@ extension TieredCache {
         return .keep
       }
       state.cold.remove(hash)
+      state.hasGivenUpRows = true
+      writeBehind!.gaveRowsUp = true
       state.counters.coldEvictions += 1
       return .evict
     }
@@ -419,7 +461,9 @@ extension TieredCache {
 
   private func publish(_ outcome: ColdWriter.Outcome) {
     let batch = writeBehind!.batch
-    for (i, row) in batch.rows.enumerated() {
+    // The newest first: of a key that was taken twice only the last row is of the version in RAM.
+    for i in batch.rows.indices.reversed() {
+      let row = batch.rows[i]
       let sequence = outcome.sequences[i]
       shard(row.hash).withLock { state in
         if row.value < 0 {
@@ -443,8 +487,7 @@ extension TieredCache {
         if sequence == 0 {
           // Larger than the file takes: it lives in RAM only, and an older row of it must not outlive it.
           state.counters.refusedByFile += 1
-          state.tombstones.append(
-            Tombstone(hash: row.hash, key: batch.keyStart(row), count: row.keyCount))
+          state.addTombstone(row.hash, batch.keyStart(row), row.keyCount)
         } else {
           state.cold.set(
             row.hash, sequence: sequence, expiresAt: row.attributes.expiresAt, fetched: bits.contains(.fetched))
@@ -459,8 +502,7 @@ extension TieredCache {
     for row in batch.rows {
       shard(row.hash).withLock { state in
         if row.value < 0 {
-          state.tombstones.append(
-            Tombstone(hash: row.hash, key: batch.keyStart(row), count: row.keyCount))
+          state.addTombstone(row.hash, batch.keyStart(row), row.keyCount)
         } else if let item = state.hot.find(row.hash, batch.keyStart(row), row.keyCount),
           item.state.isSuperset(of: [.inFlight, .unsaved])
         {

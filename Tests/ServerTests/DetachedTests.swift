@@ -3,6 +3,7 @@ import ColdTier
 import Foundation
 import Glibc
 import Logging
+import Settings
 import Synchronization
 import Testing
 
@@ -35,8 +36,9 @@ private final class Served {
     cache.finishScan()
     let limits = ServerShared.Limits(
       maximumItemBytes: 1 << 20, maximumConnections: 10, threads: 1, startWaitMilliseconds: 0,
-      idleTimeoutSeconds: 0, flushDisabled: false, casDisabled: false, commitsBeforeReply: false)
-    shared = ServerShared(cache: cache, limits: limits, verbosity: 0, describedSettings: [])
+      idleTimeoutSeconds: 0, flushDisabled: false, casDisabled: false, dumpsDisabled: false,
+      watchDisabled: false, shutdownEnabled: false, commitsBeforeReply: false)
+    shared = ServerShared(cache: cache, limits: limits, verbosity: 0, administration: Administration(Settings(), []))
     worker = Worker(number: 0, shared: shared)
     var pair: [Int32] = [0, 0]
     #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0)
@@ -46,7 +48,7 @@ private final class Served {
     var patience = timeval(tv_sec: 20, tv_usec: 0)
     setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
     shared.connectionCount.add(1, ordering: .relaxed)
-    worker.mailbox.post(.accepted(pair[0]))
+    worker.mailbox.post(.accepted(AcceptedSocket(socket: pair[0], transport: .local, wire: .negotiating, tag: 0)))
   }
 
   /// Each key with the value "v", in the file alone.

@@ -71,10 +71,10 @@ import Testing
     #expect(
       try parseListeners("127.0.0.1,[::1]:5,host:7,proto[ascii]:10.0.0.1", defaultPort: 3) == [
         ListenAddress(host: "127.0.0.1", port: 3), ListenAddress(host: "::1", port: 5),
-        ListenAddress(host: "host", port: 7), ListenAddress(host: "10.0.0.1", port: 3),
+        ListenAddress(host: "host", port: 7), ListenAddress(host: "10.0.0.1", port: 3, wire: .ascii),
       ])
     #expect(throws: SettingsError.self) { try parseListeners("host:99999", defaultPort: 3) }
-    #expect(throws: SettingsError.self) { try parseListeners("proto[binary]:host", defaultPort: 3) }
+    #expect(throws: SettingsError.self) { try parseListeners("proto[proxy]:host", defaultPort: 3) }
     #expect(throws: SettingsError.self) { try parseListeners("", defaultPort: 3) }
   }
 

@@ -24,6 +24,14 @@ final class Inbox: ColdReadSink, @unchecked Sendable {
   func deliver(_ answer: ColdAnswer, ticket: UInt64) { answers.append(answer) }
 }
 
+/// Calls a test's closure between the batches of a write cycle.
+final class BetweenBatches: CommitSink, @unchecked Sendable {
+  private let action: () -> Void
+  init(_ action: @escaping () -> Void) { self.action = action }
+  func cycleEnded(_ number: UInt64, succeeded: Bool) { if number == 0 { action() } }
+  func scanAdvanced(done: Bool) {}
+}
+
 /// A cache without threads: the test writes, reads, scans and demotes when it wants to, by a clock that stands still.
 final class Bench {
   let cache: TieredCache
@@ -35,7 +43,8 @@ final class Bench {
 
   init(
     path: String?, clock: ServerClock = ServerClock(standingAt: 1_000_000), memory: Int = 4 << 20,
-    durability: Durability = .interval, coldLimit: Int64 = 64 << 20, scans: Bool = true
+    durability: Durability = .interval, coldLimit: Int64 = 64 << 20, scans: Bool = true,
+    demoteAfter: UInt32? = nil
   ) throws {
     self.path = path
     self.clock = clock
@@ -46,6 +55,7 @@ final class Bench {
     options.clock = clock
     options.durability = durability
     options.startsThreads = false
+    options.demoteAfterSeconds = demoteAfter
     if let path { options.cold = ColdOptions(path: path, limit: coldLimit) }
     var logger = Logger(label: "test")
     logger.logLevel = .critical
@@ -152,7 +162,8 @@ final class Bench {
 
   @discardableResult
   func store(
-    _ mode: StoreMode = .set, _ key: String, _ value: [UInt8], flags: UInt32 = 0, expiresAt: UnixSeconds = 0
+    _ mode: StoreMode = .set, _ key: String, _ value: [UInt8], flags: UInt32 = 0, expiresAt: UnixSeconds = 0,
+    options: ChangeOptions = ChangeOptions()
   ) -> Outcome {
     var block: PinnedValue? = nil
     if cache.needsBlock(keyLength: key.utf8.count, flags: flags, valueLength: value.count) {
@@ -165,7 +176,7 @@ final class Bench {
         cache.store(
           mode, key, flags: flags, expiresAt: expiresAt,
           NewValue(block.map { UnsafeRawBufferPointer(start: $0.bytes, count: value.count) } ?? bytes, block: block),
-          now: now, answer: answer, changed: &changed)
+          now: now, answer: answer, options: options, changed: &changed)
       }
     }
     if !changed.tookBlock { block?.release() }
@@ -188,6 +199,42 @@ final class Bench {
         guard let number = UInt64(String(decoding: value, as: UTF8.self).filter { $0 != " " }) else { return -1 }
         return writeDecimal(number &+ delta, to: out)
       }
+    }
+  }
+
+  /// From now on the file takes no writes, or takes them again.
+  func fileTakesWrites(_ takes: Bool) throws {
+    try cache.writeBehind!.writer.connection.execute("PRAGMA query_only = \(takes ? "OFF" : "ON")")
+  }
+
+  /// Runs `action` after each batch of a write cycle, on the thread of the writer.
+  func afterEachBatch(_ action: @escaping () -> Void) { cache.addCommitSink(BetweenBatches(action)) }
+
+  /// Takes an item out of RAM as demotion does. False if it is not there or unsaved.
+  @discardableResult
+  func demote(_ key: String) -> Bool {
+    let bytes = Array(key.utf8)
+    return bytes.withUnsafeBytes { raw in
+      let key = cache.key(raw.baseAddress!, raw.count)
+      return cache.shard(key.hash).withLock { state in
+        guard let item = state.hot.find(key.hash, key.start, key.count), !item.state.contains(.unsaved) else {
+          return false
+        }
+        state.drop(item, hash: key.hash)
+        return true
+      }
+    }
+  }
+
+  /// Reads the row of a cold key; the caller releases the answer. nil: the key is not cold.
+  func answer(of key: String) -> ColdAnswer? {
+    let bytes = Array(key.utf8)
+    return bytes.withUnsafeBytes { raw in
+      let key = cache.key(raw.baseAddress!, raw.count)
+      guard let sequence = cache.coldSequence(key, now: now) else { return nil }
+      cache.coldReads!.submit([(key.hash, sequence)], sink: inbox, ticket: 1)
+      cache.coldReads!.serve(reader!, waits: false)
+      return inbox.answers.removeLast()
     }
   }
 
