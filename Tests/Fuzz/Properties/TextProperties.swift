@@ -5,7 +5,7 @@ import MemcachedProtocol
 /// `stream` is read as a server reads it: a line, then the value that the line announces, then the next line. Returns
 /// how many lines it had.
 @discardableResult
-public func checkText(_ stream: UnsafeRawBufferPointer) -> Int {
+package func checkText(_ stream: UnsafeRawBufferPointer) -> Int {
   var rest = stream[...]
   var lines = 0
   while let newline = rest.firstIndex(of: UInt8(ascii: "\n")) {
@@ -42,7 +42,8 @@ func checkLine(_ line: UnsafeRawBufferPointer, lineBytes: Int) -> Int {
   }
   switch request.verb {
   case .metaGet, .metaSet, .metaDelete, .metaArithmetic, .metaDebug:
-    let arguments = UnsafeRawBufferPointer(start: request.argumentsStart, count: request.argumentsEnd - request.argumentsStart)
+    let arguments = UnsafeRawBufferPointer(
+      start: request.argumentsStart, count: request.argumentsEnd - request.argumentsStart)
     return checkMeta(request.verb, arguments)
   default:
     return seen.announced
@@ -76,7 +77,8 @@ struct TextFacts: Equatable {
     let keyStart = request.keyStart - base
     let from = request.argumentsStart - base
     let to = request.argumentsEnd - base
-    precondition(keyStart >= 0 && request.keyLength >= 0 && keyStart + request.keyLength <= count, "a key outside of its line")
+    precondition(
+      keyStart >= 0 && request.keyLength >= 0 && keyStart + request.keyLength <= count, "a key outside of its line")
     precondition(from >= 0 && from <= to && to <= count, "arguments outside of their line")
     verb = request.verb
     refusedVerb = request.refusedVerb
@@ -145,7 +147,8 @@ struct MetaFacts: Equatable {
     let keyStart = request.keyStart - UnsafeRawPointer(base)
     let from = request.flagsStart - UnsafeRawPointer(base)
     let to = request.flagsEnd - UnsafeRawPointer(base)
-    precondition(keyStart >= 0 && request.keyLength >= 0 && keyStart + request.keyLength <= count, "a key outside of its line")
+    precondition(
+      keyStart >= 0 && request.keyLength >= 0 && keyStart + request.keyLength <= count, "a key outside of its line")
     precondition(from >= 0 && from <= to && to <= count, "flags outside of their line")
     error = request.error
     flags = request.flags
@@ -176,7 +179,9 @@ struct MetaFacts: Equatable {
       let letter = word.start.load(as: UInt8.self)
       precondition((65...122).contains(letter), "a flag that is no letter")
       precondition(request.flags.has(Unicode.Scalar(letter)), "a flag was lost")
-      if letter == UInt8(ascii: "O") { precondition(word.length <= MetaLimits.opaque, "an opaque of \(word.length) bytes") }
+      if letter == UInt8(ascii: "O") {
+        precondition(word.length <= MetaLimits.opaque, "an opaque of \(word.length) bytes")
+      }
     }
     precondition(request.flags.bits.nonzeroBitCount == words, "as many flags as words")
     precondition(words <= 18, "\(words) flags")
@@ -196,6 +201,8 @@ func checkBinaryKey(_ start: UnsafeRawPointer, _ length: Int) {
   let again = UnsafeMutableRawPointer.allocate(byteCount: base64Length(count) / 4 * 3, alignment: 1)
   defer { again.deallocate() }
   precondition(decodeBase64(encoded, base64Length(count), to: again) == count, "another length the second time")
-  let same = (0..<count).allSatisfy { again.load(fromByteOffset: $0, as: UInt8.self) == decoded.load(fromByteOffset: $0, as: UInt8.self) }
+  let same = (0..<count).allSatisfy {
+    again.load(fromByteOffset: $0, as: UInt8.self) == decoded.load(fromByteOffset: $0, as: UInt8.self)
+  }
   precondition(same, "a key changed on its way through base64")
 }

@@ -10,7 +10,7 @@ private func runDriver(
 
 /// libFuzzer's own main, which the linker takes along, asks for this name.
 @_cdecl("LLVMFuzzerTestOneInput")
-public func tryOneInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
+func tryOneInput(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
   checkProtocol(UnsafeRawBufferPointer(start: data, count: count))
   return 0
 }
