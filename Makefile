@@ -22,7 +22,7 @@ FUZZ_BUILD := .build-fuzz
 FUZZ_RUNS ?= 1000000
 FUZZ_SEED ?= 1
 # An input that breaks a property, or takes seconds, is kept in $(FUZZ_BUILD).
-FUZZ_OPTIONS := -max_len=1500 -timeout=10 -rss_limit_mb=2048 -artifact_prefix=$(FUZZ_BUILD)/ -verbosity=1 -print_final_stats=1
+FUZZ_OPTIONS := -max_len=1500 -timeout=10 -rss_limit_mb=2048 -artifact_prefix=$(FUZZ_BUILD)/ -verbosity=0 -print_final_stats=1
 SWIFT_SOURCES := Sources Tests migrations Package.swift
 # Without this an import that Package.swift doesn't declare compiles silently.
 IMPORT_CHECK := --explicit-target-dependency-import-check error
@@ -31,7 +31,7 @@ IMPORT_CHECK := --explicit-target-dependency-import-check error
 BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev libsqlite3-dev \
   libcurl4-openssl-dev libxml2-dev libncurses-dev zlib1g-dev
 # What the integration tests compare with, and what they run in.
-TEST_PACKAGES := memcached python3 python3-venv
+TEST_PACKAGES := memcached libmemcached-tools python3 python3-venv
 
 .PHONY: help run build test unit integration fuzz lint format soak clean \
         swift-present build-packages test-packages
