@@ -47,6 +47,8 @@ struct Connection {
   /// Closed, but cold reads that name it are still under way.
   var isClosed = false
   var closesAfterOutput = false
+  /// Others have their turn before the rest of `pending`.
+  var isYielded = false
   /// Replies written since the last commit acknowledge something that has to be in the file first.
   var needsCommit = false
   /// The start scan was waited for long enough: what is not known is a miss.
@@ -58,6 +60,8 @@ struct Connection {
 
   /// Bytes received and not yet served.
   var pending: UnsafeMutableRawPointer? = nil
+  /// Where in it they begin.
+  var pendingStart = 0
   var pendingCount = 0
   var pendingCapacity = 0
   /// Bytes of a refused data block still to be thrown away.
@@ -104,13 +108,20 @@ struct Connection {
     answers.removeAll(keepingCapacity: true)
   }
 
-  /// Keeps what is left of the thread's buffer for the next time.
+  var pendingBytes: UnsafeMutableRawPointer { pending! + pendingStart }
+
+  /// Keeps what is left of the thread's buffer, or of its own, for the next time.
   mutating func keep(_ bytes: UnsafeRawPointer, _ count: Int) {
     if count == 0 {
       dropPending()
       return
     }
-    if count > pendingCapacity {
+    if let pending, bytes >= pending, bytes + count <= pending + pendingCapacity, count >= pendingCapacity / 4 {
+      pendingStart = bytes - UnsafeRawPointer(pending)
+      pendingCount = count
+      return
+    }
+    if count > pendingCapacity || pendingCapacity > 4096 && count < pendingCapacity / 4 {
       // `bytes` may lie in the buffer that is replaced.
       let capacity = max(count + count / 2, 256)
       let fresh = malloc(capacity)!
@@ -121,11 +132,16 @@ struct Connection {
     } else {
       memmove(pending!, bytes, count)
     }
+    pendingStart = 0
     pendingCount = count
   }
 
   /// Adds to what is still to be served.
   mutating func append(_ bytes: UnsafeRawPointer, _ count: Int) {
+    if pendingStart > 0 {
+      memmove(pending!, pendingBytes, pendingCount)
+      pendingStart = 0
+    }
     if pendingCount + count > pendingCapacity {
       pendingCapacity = max((pendingCount + count) * 2, 256)
       pending = realloc(pending, pendingCapacity)!
@@ -140,6 +156,7 @@ struct Connection {
       pending = nil
       pendingCapacity = 0
     }
+    pendingStart = 0
     pendingCount = 0
   }
 

@@ -101,7 +101,8 @@ private func limits(_ settings: Settings) -> ServerShared.Limits {
     idleTimeoutSeconds: UInt32(settings.idleTimeout), flushDisabled: settings.flushDisabled,
     casDisabled: settings.casDisabled, dumpsDisabled: settings.dumpsDisabled,
     watchDisabled: settings.watchDisabled, shutdownEnabled: settings.shutdownEnabled,
-    commitsBeforeReply: settings.cold?.durability == .always)
+    commitsBeforeReply: settings.cold?.durability == .always,
+    requestsPerEvent: settings.requestsPerEvent)
 }
 
 /// As memcached does: room for every connection that is allowed, as far as the system lets us.

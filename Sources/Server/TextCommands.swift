@@ -25,6 +25,7 @@ extension WorkerState {
   ) -> UnsafeRawPointer {
     var p = start
     while p < end {
+      if requestsLeft <= 0 && yieldsTurn(connection) { return p }
       if out.count > Self.flushThreshold || out.mustFlush {
         if !flushMidway(connection) { return p }
       }
@@ -53,6 +54,7 @@ extension WorkerState {
       let after = UnsafeRawPointer(newline) + 1
       if length > 0 && (p + (length - 1)).load(as: UInt8.self) == 13 { length -= 1 }
       let request = parseTextLine(p, length, lineBytes: after - p)
+      requestsLeft &-= 1
       currentLine = p
       currentIsSilent = request.noreply
       if connection.pointee.detached != nil && mustFollowDetached(connection, request) {

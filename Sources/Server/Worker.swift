@@ -30,6 +30,8 @@ final class ServerShared: Sendable {
     var watchDisabled: Bool
     var shutdownEnabled: Bool
     var commitsBeforeReply: Bool
+    /// `-R`: commands of one connection before others that wait have their turn.
+    var requestsPerEvent: Int
   }
 
   init(cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration) {
@@ -95,11 +97,22 @@ struct WorkerState {
   /// Parked until something happens that concerns all of them.
   var waitingForScan: [UnsafeMutablePointer<Connection>] = []
   var waitingForCycle: [UnsafeMutablePointer<Connection>] = []
+  /// What the last `epoll_wait` reported, and how far it is served.
+  let events: UnsafeMutablePointer<epoll_event>
+  var eventCount = 0
+  var nextEvent = 0
+  /// Commands that the connection being served may still have carried out before others' turn.
+  var requestsLeft = 0
+  /// With input left after their turn, and those of them being served.
+  var yielded: [UnsafeMutablePointer<Connection>] = []
+  var yieldedInTurn: [UnsafeMutablePointer<Connection>] = []
+  var yieldedLeft = 0
   var stopping = false
   private var lastIdleCheck: UnixSeconds = 0
   /// Closed in this round of events, which may still name them.
   private var graveyard: [UnsafeMutablePointer<Connection>] = []
 
+  static let maximumEvents: Int32 = 256
   /// Bytes asked of a socket at a time.
   static let receiveBytes = 64 << 10
   /// Replies are sent when so many have come together, even if commands are left.
@@ -122,6 +135,7 @@ struct WorkerState {
     out = Output(capacity: Self.flushThreshold + inline + (64 << 10))
     keyScratch = .allocate(byteCount: 256, alignment: 8)
     currentLine = UnsafeRawPointer(input)
+    events = .allocate(capacity: Int(Self.maximumEvents))
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
     event.data.u64 = 0
@@ -132,29 +146,30 @@ struct WorkerState {
     input.deallocate()
     out.deallocate()
     keyScratch.deallocate()
+    events.deallocate()
     Glibc.close(epoll)
   }
 
   // MARK: The loop
 
   mutating func run() {
-    let events = UnsafeMutablePointer<epoll_event>.allocate(capacity: 256)
-    defer { events.deallocate() }
     while !stopping {
       let waits = !waitingForScan.isEmpty || !waitingForCycle.isEmpty
-      let timeout: Int32 = waits ? 50 : (limits.idleTimeoutSeconds > 0 ? 1000 : -1)
-      let count = epoll_wait(epoll, events, 256, timeout)
+      let timeout: Int32 =
+        !yielded.isEmpty ? 0 : waits ? 50 : (limits.idleTimeoutSeconds > 0 ? 1000 : -1)
+      nextEvent = 0
+      eventCount = Int(epoll_wait(epoll, events, Self.maximumEvents, timeout))
       now = cache.clock.now()
-      var i = 0
-      while i < Int(count) {
-        let event = events[i]
-        i += 1
+      while nextEvent < eventCount {
+        let event = events[nextEvent]
+        nextEvent += 1
         guard let connection = UnsafeMutablePointer<Connection>(bitPattern: UInt(event.data.u64)) else {
           takeLetters()
           continue
         }
         serve(connection, events: event.events)
       }
+      if !yielded.isEmpty { serveYielded() }
       if waits { retryOverdue() }
       if !graveyard.isEmpty { emptyGraveyard() }
       if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
@@ -165,7 +180,8 @@ struct WorkerState {
 
   @inline(__always)
   private mutating func serve(_ connection: UnsafeMutablePointer<Connection>, events: UInt32) {
-    if connection.pointee.isClosed { return }
+    // Level-triggered: what is passed over now is reported again.
+    if connection.pointee.isClosed || connection.pointee.isYielded { return }
     if events & EPOLLOUT.rawValue != 0 && connection.pointee.wantsWrite {
       if !drainBacklog(connection) { return }
     }
@@ -297,6 +313,7 @@ struct WorkerState {
     Glibc.close(connection.pointee.socket)
     if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
     if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
+    if connection.pointee.isYielded { yielded.removeAll { $0 == connection } }
     if let previous = connection.pointee.previous {
       previous.pointee.next = connection.pointee.next
     } else {
@@ -357,14 +374,14 @@ struct WorkerState {
   // MARK: Receiving
 
   @inline(__always)
-  private mutating func receive(_ connection: UnsafeMutablePointer<Connection>) {
+  mutating func receive(_ connection: UnsafeMutablePointer<Connection>) {
     connection.pointee.lastActive = now
     if connection.pointee.incoming != nil {
       receiveLarge(connection)
       return
     }
     let kept = connection.pointee.pendingCount
-    if kept > 0 { input.copyMemory(from: connection.pointee.pending!, byteCount: kept) }
+    if kept > 0 { input.copyMemory(from: connection.pointee.pendingBytes, byteCount: kept) }
     // A line of blanks can be longer than any command needs: what does not fit beside it is no client's.
     let room = min(Self.receiveBytes, inputCapacity - kept)
     if room == 0 {
@@ -398,7 +415,7 @@ struct WorkerState {
   }
 
   /// Sends what has come together, or holds it until it is committed.
-  private mutating func finishTurn(_ connection: UnsafeMutablePointer<Connection>) {
+  mutating func finishTurn(_ connection: UnsafeMutablePointer<Connection>) {
     if connection.pointee.needsCommit {
       connection.pointee.needsCommit = false
       if !out.isEmpty {
@@ -505,19 +522,26 @@ struct WorkerState {
     if connection.pointee.parking == .commit { return }
     connection.pointee.parking = connection.pointee.backlog.isEmpty ? .none : .output
     if connection.pointee.parking == .output { return }
+    // It waits for its turn and nothing else.
+    if connection.pointee.isYielded { return }
     if connection.pointee.incoming != nil {
       finishLargeIfWhole(connection)
     } else if connection.pointee.pendingCount > 0 {
       // Served from the thread's buffer, as if it had just come.
       let count = connection.pointee.pendingCount
       if count <= inputCapacity {
-        input.copyMemory(from: connection.pointee.pending!, byteCount: count)
+        input.copyMemory(from: connection.pointee.pendingBytes, byteCount: count)
         process(connection, input, count)
       } else {
-        process(connection, connection.pointee.pending!, count)
+        process(connection, connection.pointee.pendingBytes, count)
       }
     }
-    if connection.pointee.isClosed { return }
+    finishResume(connection)
+  }
+
+  /// After a turn that took up what was left over.
+  mutating func finishResume(_ connection: UnsafeMutablePointer<Connection>) {
+    if connection.pointee.isClosed || connection.pointee.isYielded { return }
     if connection.pointee.parking == .none {
       connection.pointee.dropAnswers()
       connection.pointee.scanGivenUp = false
@@ -526,37 +550,6 @@ struct WorkerState {
         return
       }
       if !connection.pointee.isReading { setInterest(connection, reading: true) }
-    }
-  }
-
-  // MARK: Large values
-
-  private mutating func receiveLarge(_ connection: UnsafeMutablePointer<Connection>) {
-    let incoming = connection.pointee.incoming!
-    let want = incoming.byteCount + 2 - incoming.received
-    let received = retrying {
-      recv(connection.pointee.socket, incoming.block.bytes + incoming.received, want, 0)
-    }
-    if received <= 0 {
-      if received < 0 && errno == EAGAIN { return }
-      close(connection)
-      return
-    }
-    counters.bytesRead &+= UInt64(received)
-    connection.pointee.incoming!.received += received
-    finishLargeIfWhole(connection)
-  }
-
-  private mutating func finishLargeIfWhole(_ connection: UnsafeMutablePointer<Connection>) {
-    let incoming = connection.pointee.incoming!
-    if incoming.received < incoming.byteCount + 2 { return }
-    if !storeLarge(connection) { return }
-    if connection.pointee.pendingCount > 0 {
-      let count = connection.pointee.pendingCount
-      input.copyMemory(from: connection.pointee.pending!, byteCount: count)
-      process(connection, input, count)
-    } else {
-      finishTurn(connection)
     }
   }
 }
