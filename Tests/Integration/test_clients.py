@@ -401,11 +401,17 @@ def capabilities(server: Server, protocol: str) -> dict[str, str]:
     """Each test of memccapable with its verdict."""
     done = subprocess.run(["memccapable", "-h", "127.0.0.1", "-p", str(server.port), "-t", "20", protocol],
                           capture_output=True, text=True, timeout=120)
-    found = dict(re.findall(r"^((?:ascii|binary) .*?)\s*\[(\w+)\]$", done.stdout, re.MULTILINE))
-    assert len(found) > 10, done.stdout + done.stderr
+    # Only what passes has its verdict on this output.
+    found = dict(re.findall(r"((?:ascii|binary) [a-z]+(?: [a-z]+)*)\s*(\[pass\])?", done.stdout))
+    assert len(found) > 20, done.stdout + done.stderr
     return found
 
 
+#: What 1.6.45 fails, unlike 1.6.18: it takes any word after the key of a delete, where an error is expected.
+NEWER_FAILS = {"ascii delete", "ascii delete noreply"}
+
+
+@pytest.mark.bounded(120)
 @pytest.mark.parametrize("protocol", ["-a", "-b"], ids=["ascii", "binary"])
 def test_memccapable_passes_what_memcached_passes(started, tmp_path, protocol):
     peer = Server(tmp_path / "peer", binary=harness.PEER).start()
@@ -413,5 +419,5 @@ def test_memccapable_passes_what_memcached_passes(started, tmp_path, protocol):
     peer.kill()
     found = capabilities(started.server, protocol)
     worse = {name: (found.get(name), verdict) for name, verdict in expected.items()
-             if verdict == "pass" and found.get(name) != "pass"}
+             if verdict and not found.get(name) and name not in NEWER_FAILS}
     assert not worse, f"ours, memcached's: {worse}"
