@@ -28,11 +28,7 @@ extension WorkerState {
         if !request.noreply { out.append(Reply.flushNotAllowed) }
         return .at(after)
       }
-      counters.flushCommands &+= 1
-      // A delay is counted as an expiry is (relative up to 30 days, absolute above), less a second, as
-      // memcached has it: flush_all 1 acts at once. A moment in the past flushes nothing.
-      let moment = request.expiry <= 0 ? 0 : expiryMoment(request.expiry, now: now)
-      if moment == 0 || moment > now { cache.flushAll(at: moment == 0 ? 0 : moment - 1, now: now) }
+      flushAll(after: request.expiry)
       if !request.noreply {
         out.append(Reply.ok)
         if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
@@ -41,5 +37,13 @@ extension WorkerState {
     default: if !request.noreply { out.append(Reply.error) }
     }
     return .at(after)
+  }
+
+  /// A delay is counted as an expiry is (relative up to 30 days, absolute above), less a second, as
+  /// memcached has it: flush_all 1 acts at once. A moment in the past flushes nothing.
+  mutating func flushAll(after delay: Int64) {
+    counters.flushCommands &+= 1
+    let moment = delay <= 0 ? 0 : expiryMoment(delay, now: now)
+    if moment == 0 || moment > now { cache.flushAll(at: moment == 0 ? 0 : moment - 1, now: now) }
   }
 }

@@ -174,6 +174,7 @@ struct Connection {
 /// A value that is being read from the socket straight into the memory in which it will stay.
 struct IncomingValue {
   var verb: TextVerb
+  /// Of ms all that follows the verb; of the binary protocol the frame up to the value.
   var key: UnsafeMutableRawPointer
   var keyCount: Int
   var flags: UInt32
@@ -183,6 +184,10 @@ struct IncomingValue {
   var block: PinnedValue
   /// Of the value.
   var byteCount: Int
-  /// Received, of `byteCount` + 2.
+  /// Received, of `byteCount` and `tailBytes`.
   var received: Int
+  /// Bytes that the protocol sends behind a value.
+  var tailBytes = 2
+  /// All that will be received.
+  var wanted: Int { byteCount + tailBytes }
 }

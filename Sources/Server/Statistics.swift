@@ -47,7 +47,7 @@ extension WorkerState {
   }
 
   /// Adds to a reply that may be longer than the output's memory. False: the connection is gone.
-  private mutating func appendLong(
+  mutating func appendLong(
     _ connection: UnsafeMutablePointer<Connection>, _ text: [UInt8]
   ) -> Bool {
     text.withUnsafeBytes { bytes in
