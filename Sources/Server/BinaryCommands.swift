@@ -146,7 +146,7 @@ extension WorkerState {
       let valueLength = returnsValue ? item.valueLength : 0
       written = Self.writeHead(
         target, request, .success, keyLength: keyLength, extrasLength: 4, bodyLength: 4 + keyLength + valueLength,
-        cas: item.cas)
+        cas: shownCAS(item.cas))
       (target + written).storeBytes(of: item.flags.bigEndian, as: UInt32.self)
       written += 4
       (target + written).copyMemory(from: request.key, byteCount: keyLength)
@@ -162,6 +162,9 @@ extension WorkerState {
     }
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, request.value, end) }
     let touches = touchTo != nil
+    var isHit = false
+    if case .done = outcome { isHit = true }
+    notePrefix(.get(hit: isHit), key.start, key.count)
     if touches { counters.touchCommands &+= 1 } else { counters.getCommands &+= 1 }
     if case .done = outcome {
       out.advance(written)
@@ -251,11 +254,11 @@ extension WorkerState {
     switch request.verb {
     case .append, .prepend:
       mode = request.verb == .append ? .append : .prepend
-      options.unique = request.cas != 0 ? request.cas : nil
+      options.unique = request.cas != 0 ? wantedCAS(request.cas) : nil
     default:
       expiry = expiryMoment(Int64(request.extra32(4)), now: now)
       if request.cas != 0 {
-        mode = .compareAndSwap(request.cas)
+        mode = .compareAndSwap(wantedCAS(request.cas))
       } else {
         mode = request.verb == .set ? .set : request.verb == .add ? .add : .replace
       }
@@ -270,12 +273,13 @@ extension WorkerState {
     _ outcome: Outcome, _ changed: ChangedItem
   ) {
     counters.setCommands &+= 1
+    notePrefix(.set, key.start, key.count)
     let joins = request.verb == .append || request.verb == .prepend
     if request.cas != 0 && !joins { countCompare(outcome) }
     switch outcome {
     case .done:
       if limits.commitsBeforeReply && !request.isQuiet { connection.pointee.needsCommit = true }
-      acknowledge(request, cas: changed.cas)
+      acknowledge(request, cas: shownCAS(changed.cas))
     case .exists: reply(request, .exists)
     case .notFound: reply(request, .notFound)
     case .outOfMemory:
@@ -352,7 +356,7 @@ extension WorkerState {
     let initial = request.extra64(8)
     let expiry = request.extra32(16)
     var options = ChangeOptions()
-    options.unique = request.cas != 0 ? request.cas : nil
+    options.unique = request.cas != 0 ? wantedCAS(request.cas) : nil
     var number = initial
     var changed = ChangedItem()
     let outcome = cache.update(
@@ -374,7 +378,7 @@ extension WorkerState {
       }
       if !request.isQuiet {
         if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
-        head(request, .success, bodyLength: 8, cas: changed.cas)
+        head(request, .success, bodyLength: 8, cas: shownCAS(changed.cas))
         var bytes = number.bigEndian
         out.append(&bytes, 8)
       }
@@ -397,12 +401,13 @@ extension WorkerState {
     let outcome: Outcome
     if request.cas != 0 {
       var options = DeletionOptions()
-      options.unique = request.cas
+      options.unique = wantedCAS(request.cas)
       outcome = cache.delete(key, options, now: now, answer: answer)
     } else {
       outcome = cache.delete(key, now: now, answer: answer)
     }
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, request.value, end) }
+    notePrefix(.delete, key.start, key.count)
     switch outcome {
     case .done:
       counters.deleteHits &+= 1
