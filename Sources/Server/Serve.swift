@@ -26,6 +26,7 @@ package func serve(
   guard signals >= 0 else { throw ListenError(description: "no signalfd: \(String(cString: strerror(errno)))") }
   raiseDescriptorLimit(to: settings.maximumConnections + 100, logger: logger)
 
+  let passwords = try settings.passwordFile.map(readPasswords)
   // Sockets first: a port in use must not cost the opening of a file.
   let listeners = try openListeners(settings)
   defer { for listener in listeners where listener.unixPath != nil { unlink(listener.unixPath!) } }
@@ -34,7 +35,7 @@ package func serve(
   let cache = try TieredCache(tierOptions(settings), logger: logger)
   let shared = ServerShared(
     cache: cache, limits: limits(settings), verbosity: settings.verbosity,
-    administration: Administration(settings, listeners))
+    administration: Administration(settings, listeners), passwords: passwords)
   if settings.prefixDelimiter != nil { shared.administration.prefixes.turn(on: true, in: cache) }
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
   try writePortFile(listeners)
@@ -100,7 +101,7 @@ private func limits(_ settings: Settings) -> ServerShared.Limits {
     threads: settings.threads, startWaitMilliseconds: Int64(settings.cold?.startWaitMilliseconds ?? 0),
     idleTimeoutSeconds: UInt32(settings.idleTimeout), flushDisabled: settings.flushDisabled,
     casDisabled: settings.casDisabled, dumpsDisabled: settings.dumpsDisabled,
-    watchDisabled: settings.watchDisabled, shutdownEnabled: settings.shutdownEnabled,
+    watchDisabled: settings.watchDisabled, saslEnabled: settings.saslEnabled, shutdownEnabled: settings.shutdownEnabled,
     commitsBeforeReply: settings.cold?.durability == .always,
     requestsPerEvent: settings.requestsPerEvent)
 }
@@ -158,7 +159,7 @@ private func accept(
   while true {
     let count = retrying { Int(poll(&polled, nfds_t(polled.count), pauseUntilFewer ? 10 : -1)) }
     if count < 0 { return }
-    if polled[listeners.count].revents != 0, readStopSignal(signals, logger) { return }
+    if polled[listeners.count].revents != 0, readStopSignal(signals, shared, logger) { return }
     pauseUntilFewer = false
     for (i, listener) in listeners.enumerated() where polled[i].revents != 0 {
       for _ in 0..<64 {
@@ -195,12 +196,33 @@ private func accept(
   }
 }
 
+/// Before anything else, and before privileges go: a server that should ask for passwords does not start without.
+private func readPasswords(_ path: String) throws(ListenError) -> PasswordList {
+  do throws(PasswordFileError) {
+    return try PasswordList(path: path)
+  } catch {
+    throw ListenError(description: error.description, isConfiguration: true)
+  }
+}
+
+/// Connections that have shown who they are stay so.
+private func readPasswordsAgain(_ shared: ServerShared, _ logger: Logger) {
+  guard let passwords = shared.passwords else { return }
+  do throws(PasswordFileError) {
+    let count = try passwords.reload()
+    logger.notice("the password file was read again: \(count) users")
+  } catch {
+    logger.error("\(error); the users are those of before")
+  }
+}
+
 /// True for those that end the server.
-private func readStopSignal(_ signals: Int32, _ logger: Logger) -> Bool {
+private func readStopSignal(_ signals: Int32, _ shared: ServerShared, _ logger: Logger) -> Bool {
   var info = signalfd_siginfo()
   while read(signals, &info, MemoryLayout<signalfd_siginfo>.size) > 0 {
     switch Int32(info.ssi_signo) {
     case SIGTERM, SIGINT: return true
+    case SIGHUP: readPasswordsAgain(shared, logger)
     default: logger.notice("signal \(info.ssi_signo) has no meaning yet")
     }
   }

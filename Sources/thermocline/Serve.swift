@@ -239,6 +239,9 @@ struct Serve: ParsableCommand {
         try set("watcher-buffer", "\(kibibytes)k", "-o watcher_logbuf_size")
       }
     }
+    try set("protocol", binding, "-B")
+    try set("auth-file", authFile, "-Y")
+    if sasl { try set("sasl", "true", "-S") }
     try set("cold.path", coldPath, "--cold-path")
     if noCold { try set("cold.enabled", "false", "--no-cold") }
     try set("cold.limit", coldLimit, "--cold-limit")
@@ -252,13 +255,8 @@ struct Serve: ParsableCommand {
   /// What would make the server less safe, or other than asked, if it were passed over.
   private func refuseWhatIsNotThere() throws {
     if tls { throw SettingsError("-Z: TLS is not available in this version") }
-    if sasl { throw SettingsError("-S: SASL is not available in this version") }
-    if authFile != nil { throw SettingsError("-Y: authentication is not available in this version") }
     if let udpPort, Int(udpPort) != 0 {
       throw SettingsError("-U: '\(udpPort)' is not allowed: UDP is not available in this version, only 0")
-    }
-    if let binding, !["ascii", "auto"].contains(binding) {
-      throw SettingsError("-B: '\(binding)' is not allowed: ascii or auto (binary is not available in this version)")
     }
     try checkWhatIsOnlyChecked()
   }
