@@ -13,6 +13,8 @@ extension WorkerState {
   mutating func authenticateText(
     _ connection: UnsafeMutablePointer<Connection>, _ p: UnsafeRawPointer, _ end: UnsafeRawPointer
   ) -> Next {
+    // Two bytes are no command yet, not even when they are the end of a line.
+    if end - p < 3 { return .incomplete }
     guard let newline = memchr(p, 10, end - p) else {
       if end - p <= Self.maximumLine { return .incomplete }
       connection.pointee.closesAfterOutput = true

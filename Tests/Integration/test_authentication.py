@@ -43,7 +43,7 @@ FIRST = {
     "a bad end": [(b"set a 0 0 10\r\nann secretxx", b"CLIENT_ERROR bad command line termination"), (GOOD, STORED)],
     "a token too long": [(b"set a 0 0 16385\r\n", b"CLIENT_ERROR auth token too long"), (GOOD, STORED)],
     "a short line": [(b"quit\r\n", CLOSED)],
-    "an empty line": [(b"\r\n", CLOSED)],
+    "empty lines": [(b"\r\n\r\n", CLOSED)],
     "a long line": [(b"x" * 3000, CLOSED)],
     "not only set": [(token("ann", "secret", command="settle a 0 0"), STORED), (b"get y\r\n", END)],
 }
