@@ -76,6 +76,7 @@ private final class EventRun {
   /// The file took no writes since the start; under pressure unsaved items were dropped then.
   var wasTroubled = false
   var isStopping = false
+  var images = 0
   /// The flush that was to come at a clean stop.
   var stoppedWithFlush: UnixSeconds? = nil
   var pendingFlush: UnixSeconds = 0
@@ -203,6 +204,41 @@ private final class EventRun {
     for _ in 0..<roll(4) { command() }
     if roll(40) == 0 { flush() }
     if roll(10) == 0 { takeAnswer() }
+    if roll(30) == 0 && images < 25 { checkCrashNow() }
+  }
+
+  /// What a start after a crash at this very moment would find, from a copy of the file and its WAL.
+  func checkCrashNow() {
+    images += 1
+    let image = "\(path).image-\(images)"
+    do {
+      for suffix in ["", "-wal"] where FileManager.default.fileExists(atPath: path + suffix) {
+        try FileManager.default.copyItem(atPath: path + suffix, toPath: image + suffix)
+      }
+      for round in 0..<2 {
+        let copy = try Bench(
+          path: image, clock: clock, memory: 16 << 20, coldLimit: regime.evicts ? 4 << 20 : 64 << 20)
+        let pending = copy.cache.store!.pendingFlushAt
+        let isFlushed = round == 1 || pending != 0 && pending <= clock.now()
+        for key in keys {
+          let found = copy.get(key)?.value
+          let allowed = isFlushed ? [nil] : histories[key]!.states.map { $0.visible(at: clock.now()) }
+          if !allowed.contains(found) && !(found == nil && (regime.forgets || regime == .shutdown)) {
+            let names = allowed.suffix(5).map { Self.name($0) }.joined(separator: ", ")
+            fail(key, "has \(Self.name(found)) after a crash in a cycle, start \(round); allowed: \(names)")
+          }
+        }
+        // Whatever epochs are in the file, a flush is the end of all.
+        if round == 0 {
+          copy.cache.flushAll(at: 0, now: clock.now())
+          if !copy.cache.writeCycle() { fail("*", "the copy could not be written") }
+        }
+        copy.crash()
+      }
+      for suffix in ["", "-wal", "-shm", ".lock"] { try? FileManager.default.removeItem(atPath: image + suffix) }
+    } catch {
+      fail("*", "the copy could not be opened: \(error)")
+    }
   }
 
   // MARK: Commands
