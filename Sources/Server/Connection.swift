@@ -18,6 +18,15 @@ enum Parking: UInt8 {
   case output
   /// Commands without an answer are still under way for one of its keys.
   case detached
+  /// Another thread makes its reply.
+  case stream
+  /// It watches the log, and asks for nothing more.
+  case watch
+}
+
+/// Why a connection ends, as the log of memcached calls it.
+enum CloseReason {
+  case error, normal, idleTimeout, shutdown
 }
 
 /// How bytes come to a connection.
@@ -47,6 +56,8 @@ struct Connection {
   /// Closed, but cold reads that name it are still under way.
   var isClosed = false
   var closesAfterOutput = false
+  /// Others have their turn before the rest of `pending`.
+  var isYielded = false
   /// Replies written since the last commit acknowledge something that has to be in the file first.
   var needsCommit = false
   /// The start scan was waited for long enough: what is not known is a miss.
@@ -58,6 +69,8 @@ struct Connection {
 
   /// Bytes received and not yet served.
   var pending: UnsafeMutableRawPointer? = nil
+  /// Where in it they begin.
+  var pendingStart = 0
   var pendingCount = 0
   var pendingCapacity = 0
   /// Bytes of a refused data block still to be thrown away.
@@ -81,6 +94,13 @@ struct Connection {
   var detachedHashes: [UInt64] = []
   /// Taken out of the epoll set while parked, because the peer has hung up.
   var isUnwatched = false
+  /// A reply that another thread makes, and whether it has made all of it.
+  var stream: ReplyStream? = nil
+  var streamIsComplete = false
+  /// It was `stats conns` that it asked last.
+  var asksForConnections = false
+  var watcher: Watcher? = nil
+  var closeReason = CloseReason.normal
   /// Links of the worker's list of connections.
   var next: UnsafeMutablePointer<Connection>? = nil
   var previous: UnsafeMutablePointer<Connection>? = nil
@@ -104,13 +124,20 @@ struct Connection {
     answers.removeAll(keepingCapacity: true)
   }
 
-  /// Keeps what is left of the thread's buffer for the next time.
+  var pendingBytes: UnsafeMutableRawPointer { pending! + pendingStart }
+
+  /// Keeps what is left of the thread's buffer, or of its own, for the next time.
   mutating func keep(_ bytes: UnsafeRawPointer, _ count: Int) {
     if count == 0 {
       dropPending()
       return
     }
-    if count > pendingCapacity {
+    if let pending, bytes >= pending, bytes + count <= pending + pendingCapacity, count >= pendingCapacity / 4 {
+      pendingStart = bytes - UnsafeRawPointer(pending)
+      pendingCount = count
+      return
+    }
+    if count > pendingCapacity || pendingCapacity > 4096 && count < pendingCapacity / 4 {
       // `bytes` may lie in the buffer that is replaced.
       let capacity = max(count + count / 2, 256)
       let fresh = malloc(capacity)!
@@ -121,11 +148,16 @@ struct Connection {
     } else {
       memmove(pending!, bytes, count)
     }
+    pendingStart = 0
     pendingCount = count
   }
 
   /// Adds to what is still to be served.
   mutating func append(_ bytes: UnsafeRawPointer, _ count: Int) {
+    if pendingStart > 0 {
+      memmove(pending!, pendingBytes, pendingCount)
+      pendingStart = 0
+    }
     if pendingCount + count > pendingCapacity {
       pendingCapacity = max((pendingCount + count) * 2, 256)
       pending = realloc(pending, pendingCapacity)!
@@ -140,11 +172,15 @@ struct Connection {
       pending = nil
       pendingCapacity = 0
     }
+    pendingStart = 0
     pendingCount = 0
   }
 
   /// Frees all it holds; the socket is closed by the worker.
   mutating func deinitialize() {
+    stream?.cancel()
+    stream = nil
+    watcher = nil
     dropPending()
     backlog.clear()
     dropAnswers()
@@ -157,6 +193,7 @@ struct Connection {
 /// A value that is being read from the socket straight into the memory in which it will stay.
 struct IncomingValue {
   var verb: TextVerb
+  /// Of ms all that follows the verb; of the binary protocol the frame up to the value.
   var key: UnsafeMutableRawPointer
   var keyCount: Int
   var flags: UInt32
@@ -166,6 +203,10 @@ struct IncomingValue {
   var block: PinnedValue
   /// Of the value.
   var byteCount: Int
-  /// Received, of `byteCount` + 2.
+  /// Received, of `byteCount` and `tailBytes`.
   var received: Int
+  /// Bytes that the protocol sends behind a value.
+  var tailBytes = 2
+  /// All that will be received.
+  var wanted: Int { byteCount + tailBytes }
 }

@@ -30,6 +30,8 @@ final class ServerShared: Sendable {
     var watchDisabled: Bool
     var shutdownEnabled: Bool
     var commitsBeforeReply: Bool
+    /// `-R`: commands of one connection before others that wait have their turn.
+    var requestsPerEvent: Int
   }
 
   init(cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration) {
@@ -95,11 +97,27 @@ struct WorkerState {
   /// Parked until something happens that concerns all of them.
   var waitingForScan: [UnsafeMutablePointer<Connection>] = []
   var waitingForCycle: [UnsafeMutablePointer<Connection>] = []
+  /// Those that watch the log, and how often they are looked after, in milliseconds.
+  var watching: [UnsafeMutablePointer<Connection>] = []
+  static let logInterval: Int32 = 20
+  /// The socket that is being served, for the log.
+  let served: UnsafeMutablePointer<Int32>
+  /// What the last `epoll_wait` reported, and how far it is served.
+  let events: UnsafeMutablePointer<epoll_event>
+  var eventCount = 0
+  var nextEvent = 0
+  /// Commands that the connection being served may still have carried out before others' turn.
+  var requestsLeft = 0
+  /// With input left after their turn, and those of them being served.
+  var yielded: [UnsafeMutablePointer<Connection>] = []
+  var yieldedInTurn: [UnsafeMutablePointer<Connection>] = []
+  var yieldedLeft = 0
   var stopping = false
   private var lastIdleCheck: UnixSeconds = 0
   /// Closed in this round of events, which may still name them.
   private var graveyard: [UnsafeMutablePointer<Connection>] = []
 
+  static let maximumEvents: Int32 = 256
   /// Bytes asked of a socket at a time.
   static let receiveBytes = 64 << 10
   /// Replies are sent when so many have come together, even if commands are left.
@@ -120,8 +138,11 @@ struct WorkerState {
     input = .allocate(byteCount: inputCapacity, alignment: 4096)
     // Above the threshold: one more item, or the longest list of statistics.
     out = Output(capacity: Self.flushThreshold + inline + (64 << 10))
+    served = .allocate(capacity: 1)
+    served.initialize(to: -1)
     keyScratch = .allocate(byteCount: 256, alignment: 8)
     currentLine = UnsafeRawPointer(input)
+    events = .allocate(capacity: Int(Self.maximumEvents))
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
     event.data.u64 = 0
@@ -132,44 +153,57 @@ struct WorkerState {
     input.deallocate()
     out.deallocate()
     keyScratch.deallocate()
+    served.deallocate()
+    events.deallocate()
     Glibc.close(epoll)
   }
 
   // MARK: The loop
 
   mutating func run() {
-    let events = UnsafeMutablePointer<epoll_event>.allocate(capacity: 256)
-    defer { events.deallocate() }
+    EventLog.serves(served)
     while !stopping {
       let waits = !waitingForScan.isEmpty || !waitingForCycle.isEmpty
-      let timeout: Int32 = waits ? 50 : (limits.idleTimeoutSeconds > 0 ? 1000 : -1)
-      let count = epoll_wait(epoll, events, 256, timeout)
+      let timeout: Int32 =
+        !yielded.isEmpty
+        ? 0 : waits ? 50 : !watching.isEmpty ? Self.logInterval : (limits.idleTimeoutSeconds > 0 ? 1000 : -1)
+      nextEvent = 0
+      eventCount = Int(epoll_wait(epoll, events, Self.maximumEvents, timeout))
       now = cache.clock.now()
-      var i = 0
-      while i < Int(count) {
-        let event = events[i]
-        i += 1
+      while nextEvent < eventCount {
+        let event = events[nextEvent]
+        nextEvent += 1
         guard let connection = UnsafeMutablePointer<Connection>(bitPattern: UInt(event.data.u64)) else {
           takeLetters()
           continue
         }
         serve(connection, events: event.events)
       }
+      if !yielded.isEmpty { serveYielded() }
       if waits { retryOverdue() }
+      if !watching.isEmpty { deliverLog() }
       if !graveyard.isEmpty { emptyGraveyard() }
       if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
     }
-    while let connection = connections { close(connection) }
+    while let connection = connections {
+      connection.pointee.closeReason = .shutdown
+      close(connection)
+    }
     emptyGraveyard()
   }
 
   @inline(__always)
   private mutating func serve(_ connection: UnsafeMutablePointer<Connection>, events: UInt32) {
-    if connection.pointee.isClosed { return }
+    // Level-triggered: what is passed over now is reported again.
+    if connection.pointee.isClosed || connection.pointee.isYielded { return }
     if events & EPOLLOUT.rawValue != 0 && connection.pointee.wantsWrite {
       if !drainBacklog(connection) { return }
     }
     if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 {
+      if connection.pointee.parking == .watch {
+        ignoreInput(connection)
+        return
+      }
       if connection.pointee.parking != .none {
         if events & (EPOLLERR.rawValue | EPOLLHUP.rawValue) == 0 {
           setInterest(connection, reading: false)
@@ -205,6 +239,9 @@ struct WorkerState {
         waitingForScan.removeAll()
         for connection in waiting { resume(connection) }
         updateWants()
+      case .streamed(let ticket, let isLast):
+        streamed(UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!, isLast: isLast)
+      case .report(let report): add(to: report)
       case .stop: stopping = true
       }
     }
@@ -289,14 +326,17 @@ struct WorkerState {
     event.events = EPOLLIN.rawValue
     event.data.u64 = UInt64(UInt(bitPattern: connection))
     if epoll_ctl(epoll, EPOLL_CTL_ADD, accepted.socket, &event) != 0 { close(connection) }
+    shared.administration.log.connected(accepted.socket, accepted.transport)
   }
 
   mutating func close(_ connection: UnsafeMutablePointer<Connection>) {
     if connection.pointee.isClosed { return }
     connection.pointee.isClosed = true
+    noteClosed(connection)
     Glibc.close(connection.pointee.socket)
     if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
     if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
+    if connection.pointee.isYielded { yielded.removeAll { $0 == connection } }
     if let previous = connection.pointee.previous {
       previous.pointee.next = connection.pointee.next
     } else {
@@ -338,6 +378,7 @@ struct WorkerState {
         && connection.pointee.lastActive &+ limits.idleTimeoutSeconds < now
       {
         counters.idleKicks += 1
+        connection.pointee.closeReason = .idleTimeout
         close(connection)
       }
     }
@@ -357,14 +398,14 @@ struct WorkerState {
   // MARK: Receiving
 
   @inline(__always)
-  private mutating func receive(_ connection: UnsafeMutablePointer<Connection>) {
+  mutating func receive(_ connection: UnsafeMutablePointer<Connection>) {
     connection.pointee.lastActive = now
     if connection.pointee.incoming != nil {
       receiveLarge(connection)
       return
     }
     let kept = connection.pointee.pendingCount
-    if kept > 0 { input.copyMemory(from: connection.pointee.pending!, byteCount: kept) }
+    if kept > 0 { input.copyMemory(from: connection.pointee.pendingBytes, byteCount: kept) }
     // A line of blanks can be longer than any command needs: what does not fit beside it is no client's.
     let room = min(Self.receiveBytes, inputCapacity - kept)
     if room == 0 {
@@ -388,6 +429,7 @@ struct WorkerState {
   ) {
     let end = start + count
     currentIsSilent = false
+    served.pointee = connection.pointee.socket
     let left = serveBytes(connection, start, end)
     if connection.pointee.isClosed {
       out.clear()
@@ -398,7 +440,7 @@ struct WorkerState {
   }
 
   /// Sends what has come together, or holds it until it is committed.
-  private mutating func finishTurn(_ connection: UnsafeMutablePointer<Connection>) {
+  mutating func finishTurn(_ connection: UnsafeMutablePointer<Connection>) {
     if connection.pointee.needsCommit {
       connection.pointee.needsCommit = false
       if !out.isEmpty {
@@ -421,7 +463,7 @@ struct WorkerState {
   }
 
   private mutating func releaseReplies(_ connection: UnsafeMutablePointer<Connection>) {
-    connection.pointee.parking = .none
+    connection.pointee.parking = connection.pointee.stream == nil ? .none : .stream
     if !drainBacklog(connection) { return }
     if connection.pointee.parking == .none { resume(connection) }
   }
@@ -478,6 +520,8 @@ struct WorkerState {
     if connection.pointee.parking == .output {
       connection.pointee.parking = .none
       resume(connection)
+    } else if connection.pointee.stream != nil {
+      continueStream(connection)
     }
     return !connection.pointee.isClosed
   }
@@ -495,7 +539,7 @@ struct WorkerState {
       waitingForCycle.append(connection)
       updateWants()
       counters.waitsForRoom += 1
-    case .coldRead, .output, .commit, .detached, .none: break
+    case .coldRead, .output, .commit, .detached, .stream, .watch, .none: break
     }
   }
 
@@ -505,19 +549,26 @@ struct WorkerState {
     if connection.pointee.parking == .commit { return }
     connection.pointee.parking = connection.pointee.backlog.isEmpty ? .none : .output
     if connection.pointee.parking == .output { return }
+    // It waits for its turn and nothing else.
+    if connection.pointee.isYielded { return }
     if connection.pointee.incoming != nil {
       finishLargeIfWhole(connection)
     } else if connection.pointee.pendingCount > 0 {
       // Served from the thread's buffer, as if it had just come.
       let count = connection.pointee.pendingCount
       if count <= inputCapacity {
-        input.copyMemory(from: connection.pointee.pending!, byteCount: count)
+        input.copyMemory(from: connection.pointee.pendingBytes, byteCount: count)
         process(connection, input, count)
       } else {
-        process(connection, connection.pointee.pending!, count)
+        process(connection, connection.pointee.pendingBytes, count)
       }
     }
-    if connection.pointee.isClosed { return }
+    finishResume(connection)
+  }
+
+  /// After a turn that took up what was left over.
+  mutating func finishResume(_ connection: UnsafeMutablePointer<Connection>) {
+    if connection.pointee.isClosed || connection.pointee.isYielded { return }
     if connection.pointee.parking == .none {
       connection.pointee.dropAnswers()
       connection.pointee.scanGivenUp = false
@@ -526,37 +577,6 @@ struct WorkerState {
         return
       }
       if !connection.pointee.isReading { setInterest(connection, reading: true) }
-    }
-  }
-
-  // MARK: Large values
-
-  private mutating func receiveLarge(_ connection: UnsafeMutablePointer<Connection>) {
-    let incoming = connection.pointee.incoming!
-    let want = incoming.byteCount + 2 - incoming.received
-    let received = retrying {
-      recv(connection.pointee.socket, incoming.block.bytes + incoming.received, want, 0)
-    }
-    if received <= 0 {
-      if received < 0 && errno == EAGAIN { return }
-      close(connection)
-      return
-    }
-    counters.bytesRead &+= UInt64(received)
-    connection.pointee.incoming!.received += received
-    finishLargeIfWhole(connection)
-  }
-
-  private mutating func finishLargeIfWhole(_ connection: UnsafeMutablePointer<Connection>) {
-    let incoming = connection.pointee.incoming!
-    if incoming.received < incoming.byteCount + 2 { return }
-    if !storeLarge(connection) { return }
-    if connection.pointee.pendingCount > 0 {
-      let count = connection.pointee.pendingCount
-      input.copyMemory(from: connection.pointee.pending!, byteCount: count)
-      process(connection, input, count)
-    } else {
-      finishTurn(connection)
     }
   }
 }

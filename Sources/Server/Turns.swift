@@ -1,0 +1,50 @@
+import CSystem
+import Glibc
+
+/// Fairness between the connections of a worker: after `-R` commands, those of others come first that have input
+/// waiting; what is left of the buffer is served afterwards, without waiting for the socket.
+extension WorkerState {
+  /// Called when a connection has used up its turn. True if others have input and it has to let them pass.
+  mutating func yieldsTurn(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    requestsLeft = limits.requestsPerEvent
+    // What has no socket of its own is bounded otherwise.
+    if connection.pointee.isDetached { return false }
+    counters.connectionYields &+= 1
+    if !othersWait(for: connection) { return false }
+    connection.pointee.isYielded = true
+    yielded.append(connection)
+    return true
+  }
+
+  /// Whether there is anything to do but this connection's input.
+  private mutating func othersWait(for connection: UnsafeMutablePointer<Connection>) -> Bool {
+    if nextEvent < eventCount || yieldedLeft > 0 || !yielded.isEmpty { return true }
+    let own = UInt64(UInt(bitPattern: connection))
+    let count = Int(epoll_wait(epoll, events, Self.maximumEvents, 0))
+    nextEvent = 0
+    eventCount = 0
+    for i in 0..<max(count, 0) where events[i].data.u64 != own {
+      events[eventCount] = events[i]
+      eventCount += 1
+    }
+    return eventCount > 0
+  }
+
+  /// One more turn for each connection that has let others pass.
+  mutating func serveYielded() {
+    swap(&yielded, &yieldedInTurn)
+    for i in yieldedInTurn.indices {
+      let connection = yieldedInTurn[i]
+      yieldedLeft = yieldedInTurn.count - i - 1
+      connection.pointee.isYielded = false
+      if connection.pointee.isClosed || connection.pointee.parking != .none { continue }
+      // Where it lies: what is kept of it need not be moved.
+      if connection.pointee.pendingCount > 0 {
+        process(connection, connection.pointee.pendingBytes, connection.pointee.pendingCount)
+      }
+      if connection.pointee.parking == .none { finishResume(connection) }
+    }
+    yieldedLeft = 0
+    yieldedInTurn.removeAll(keepingCapacity: true)
+  }
+}
