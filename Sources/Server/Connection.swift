@@ -85,6 +85,8 @@ struct Connection {
   var detachedHashes: [UInt64] = []
   /// Taken out of the epoll set while parked, because the peer has hung up.
   var isUnwatched = false
+  /// For a request that came over UDP; `socket` is then the one that it came to.
+  var datagram: UnsafeMutablePointer<DatagramRequest>? = nil
   /// Links of the worker's list of connections.
   var next: UnsafeMutablePointer<Connection>? = nil
   var previous: UnsafeMutablePointer<Connection>? = nil
@@ -168,6 +170,8 @@ struct Connection {
     incoming?.block.release()
     incoming?.key.deallocate()
     incoming = nil
+    datagram?.deallocate()
+    datagram = nil
   }
 }
 

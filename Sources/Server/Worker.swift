@@ -32,6 +32,8 @@ final class ServerShared: Sendable {
     var commitsBeforeReply: Bool
     /// `-R`: commands of one connection before others that wait have their turn.
     var requestsPerEvent: Int
+    /// Datagrams that the reply to one over UDP has at most.
+    var datagramsPerReply = 4
   }
 
   init(cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration) {
@@ -107,6 +109,10 @@ struct WorkerState {
   var yielded: [UnsafeMutablePointer<Connection>] = []
   var yieldedInTurn: [UnsafeMutablePointer<Connection>] = []
   var yieldedLeft = 0
+  /// For UDP: the sockets, which all workers share, and what is made of a reply before it is sent.
+  var datagramSockets: [UnsafeMutablePointer<Connection>] = []
+  var datagramScratch: UnsafeMutableRawPointer? = nil
+  var waitingDatagrams = 0
   var stopping = false
   private var lastIdleCheck: UnixSeconds = 0
   /// Closed in this round of events, which may still name them.
@@ -175,6 +181,7 @@ struct WorkerState {
       if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
     }
     while let connection = connections { close(connection) }
+    closeDatagramSockets()
     emptyGraveyard()
   }
 
@@ -294,6 +301,10 @@ struct WorkerState {
   // MARK: Connections
 
   private mutating func adopt(_ accepted: AcceptedSocket) {
+    if accepted.transport == .udp {
+      adoptDatagramSocket(accepted)
+      return
+    }
     let connection = UnsafeMutablePointer<Connection>.allocate(capacity: 1)
     connection.initialize(to: Connection(accepted))
     connection.pointee.lastActive = now
@@ -310,6 +321,10 @@ struct WorkerState {
   mutating func close(_ connection: UnsafeMutablePointer<Connection>) {
     if connection.pointee.isClosed { return }
     connection.pointee.isClosed = true
+    if connection.pointee.datagram != nil {
+      closeDatagram(connection)
+      return
+    }
     Glibc.close(connection.pointee.socket)
     if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
     if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
@@ -376,6 +391,10 @@ struct WorkerState {
   @inline(__always)
   mutating func receive(_ connection: UnsafeMutablePointer<Connection>) {
     connection.pointee.lastActive = now
+    if connection.pointee.transport == .udp {
+      receiveDatagrams(connection)
+      return
+    }
     if connection.pointee.incoming != nil {
       receiveLarge(connection)
       return
@@ -425,7 +444,11 @@ struct WorkerState {
       }
     }
     if !flush(connection) { return }
-    if connection.pointee.closesAfterOutput && connection.pointee.backlog.isEmpty { close(connection) }
+    if connection.pointee.closesAfterOutput && connection.pointee.backlog.isEmpty
+      && connection.pointee.datagram == nil
+    {
+      close(connection)
+    }
   }
 
   private mutating func holdForCommit(_ connection: UnsafeMutablePointer<Connection>) {
@@ -447,6 +470,7 @@ struct WorkerState {
   @inline(__always)
   mutating func flush(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     if out.isEmpty { return true }
+    if connection.pointee.datagram != nil { return holdDatagramReply(connection) }
     counters.bytesWritten &+= UInt64(out.count)
     if !connection.pointee.backlog.isEmpty {
       out.spill(after: 0, into: &connection.pointee.backlog)
@@ -471,7 +495,7 @@ struct WorkerState {
 
   /// Sends on what the socket did not take before. False if the connection is closed.
   private mutating func drainBacklog(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
-    if connection.pointee.parking == .commit { return true }
+    if connection.pointee.parking == .commit || connection.pointee.datagram != nil { return true }
     if !connection.pointee.backlog.send(to: connection.pointee.socket) {
       close(connection)
       return false
@@ -520,7 +544,8 @@ struct WorkerState {
   mutating func resume(_ connection: UnsafeMutablePointer<Connection>) {
     if connection.pointee.isClosed { return }
     if connection.pointee.parking == .commit { return }
-    connection.pointee.parking = connection.pointee.backlog.isEmpty ? .none : .output
+    connection.pointee.parking =
+      connection.pointee.backlog.isEmpty || connection.pointee.datagram != nil ? .none : .output
     if connection.pointee.parking == .output { return }
     // It waits for its turn and nothing else.
     if connection.pointee.isYielded { return }
@@ -547,6 +572,10 @@ struct WorkerState {
       connection.pointee.scanGivenUp = false
       if connection.pointee.isDetached {
         finishDetached(connection)
+        return
+      }
+      if connection.pointee.datagram != nil {
+        finishDatagram(connection)
         return
       }
       if !connection.pointee.isReading { setInterest(connection, reading: true) }
