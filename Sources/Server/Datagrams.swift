@@ -12,6 +12,13 @@ struct DatagramRequest {
   var isWaiting = false
 }
 
+/// A socket for datagrams, and the port that it is bound to.
+struct DatagramSocket {
+  let listener: UnsafeMutablePointer<Connection>
+  /// In network byte order.
+  let port: UInt16
+}
+
 /// UDP: commands in one datagram, behind a frame of 8 bytes, and the reply in as many as it needs, up to a limit.
 ///
 ///      0        2        4        6        8
@@ -34,7 +41,12 @@ extension WorkerState {
   mutating func adoptDatagramSocket(_ accepted: AcceptedSocket) {
     let listener = UnsafeMutablePointer<Connection>.allocate(capacity: 1)
     listener.initialize(to: Connection(accepted))
-    datagramSockets.append(listener)
+    var address = sockaddr_storage()
+    var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+    withUnsafeMutablePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { _ = getsockname(accepted.socket, $0, &length) }
+    }
+    datagramSockets.append(DatagramSocket(listener: listener, port: port(of: &address)))
     if datagramScratch == nil {
       datagramScratch = .allocate(byteCount: datagramReplyBytes, alignment: 8)
     }
@@ -46,7 +58,8 @@ extension WorkerState {
   }
 
   mutating func closeDatagramSockets() {
-    for listener in datagramSockets {
+    for socket in datagramSockets {
+      let listener = socket.listener
       epoll_ctl(epoll, EPOLL_CTL_DEL, listener.pointee.socket, nil)
       listener.deinitialize(count: 1)
       listener.deallocate()
@@ -59,6 +72,7 @@ extension WorkerState {
   /// Serves as many requests as a connection may have in one turn.
   mutating func receiveDatagrams(_ listener: UnsafeMutablePointer<Connection>) {
     var request: UnsafeMutablePointer<Connection>? = nil
+    let ownPort = datagramSockets.first { $0.listener == listener }!.port
     for _ in 0..<limits.requestsPerEvent {
       var address = sockaddr_storage()
       var addressLength = socklen_t(MemoryLayout<sockaddr_storage>.size)
@@ -72,6 +86,8 @@ extension WorkerState {
       if received <= Self.datagramFrameBytes { continue }
       counters.bytesRead &+= UInt64(received)
       if input.load(fromByteOffset: 4, as: UInt16.self).bigEndian != 1 { continue }
+      // From a server's port, it would be a reply: two servers could be set to answer each other for ever.
+      if port(of: &address) == ownPort { continue }
       let connection = request ?? makeDatagramRequest(listener)
       request = nil
       connection.pointee.datagram!.pointee = DatagramRequest(
@@ -87,6 +103,11 @@ extension WorkerState {
       }
     }
     if let request { retire(request) }
+  }
+
+  /// Where sockaddr_in and sockaddr_in6 both have it.
+  private func port(of address: inout sockaddr_storage) -> UInt16 {
+    withUnsafeBytes(of: &address) { $0.load(fromByteOffset: 2, as: UInt16.self) }
   }
 
   private func makeDatagramRequest(

@@ -13,6 +13,10 @@ final class ServerShared: Sendable {
   let connectionCount = Atomic<Int>(0)
   let connectionsTotal = Atomic<UInt64>(0)
   let connectionsRejected = Atomic<UInt64>(0)
+  /// How often, and for how long together, new connections were left in the backlog.
+  let listenDisabled = Atomic<UInt64>(0)
+  let listenDisabledMicroseconds = Atomic<UInt64>(0)
+  let isAccepting = Atomic<Bool>(true)
   let verbosity: Atomic<Int>
   /// Set once, before the first connection is accepted.
   nonisolated(unsafe) var workers: [Worker] = []
@@ -34,6 +38,8 @@ final class ServerShared: Sendable {
     var requestsPerEvent: Int
     /// Datagrams that the reply to one over UDP has at most.
     var datagramsPerReply = 4
+    /// Connections beyond the limit are told so and closed; otherwise they wait.
+    var rejectsAtMaximum = true
   }
 
   init(cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration) {
@@ -110,7 +116,7 @@ struct WorkerState {
   var yieldedInTurn: [UnsafeMutablePointer<Connection>] = []
   var yieldedLeft = 0
   /// For UDP: the sockets, which all workers share, and what is made of a reply before it is sent.
-  var datagramSockets: [UnsafeMutablePointer<Connection>] = []
+  var datagramSockets: [DatagramSocket] = []
   var datagramScratch: UnsafeMutableRawPointer? = nil
   var waitingDatagrams = 0
   var stopping = false
