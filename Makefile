@@ -18,6 +18,11 @@ OPTIONS ?=
 SERVER := .build/release/thermocline
 VENV := .venv
 REQUIREMENTS := Tests/Integration/requirements.txt
+FUZZ_BUILD := .build-fuzz
+FUZZ_RUNS ?= 1000000
+FUZZ_SEED ?= 1
+# An input that breaks a property, or takes seconds, is kept in $(FUZZ_BUILD).
+FUZZ_OPTIONS := -max_len=1500 -timeout=10 -rss_limit_mb=2048 -artifact_prefix=$(FUZZ_BUILD)/ -verbosity=0 -print_final_stats=1
 SWIFT_SOURCES := Sources Tests migrations Package.swift
 # Without this an import that Package.swift doesn't declare compiles silently.
 IMPORT_CHECK := --explicit-target-dependency-import-check error
@@ -26,9 +31,9 @@ IMPORT_CHECK := --explicit-target-dependency-import-check error
 BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev libsqlite3-dev \
   libcurl4-openssl-dev libxml2-dev libncurses-dev zlib1g-dev
 # What the integration tests compare with, and what they run in.
-TEST_PACKAGES := memcached python3 python3-venv
+TEST_PACKAGES := memcached libmemcached-tools python3 python3-venv
 
-.PHONY: help run build test unit integration lint format soak clean \
+.PHONY: help run build test unit integration fuzz lint format soak clean \
         swift-present build-packages test-packages
 
 help: ## list what make can do
@@ -59,6 +64,12 @@ integration: build test-packages $(VENV)/installed ## run the tests that talk to
 soak: build test-packages $(VENV)/installed ## the long form of the integration tests: more rounds, and times are checked
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
 
+fuzz: build-packages swift-present ## try a million inputs on the parsers of both protocols (FUZZ_RUNS=, FUZZ_SEED=)
+	THERMOCLINE_FUZZ=1 $(SWIFT) build -c release --scratch-path $(FUZZ_BUILD) --product ProtocolFuzz
+	@mkdir -p $(FUZZ_BUILD)/found/text
+	$(FUZZ_BUILD)/release/ProtocolFuzz -runs=$(FUZZ_RUNS) -seed=$(FUZZ_SEED) $(FUZZ_OPTIONS) -dict=Tests/Fuzz/text.dict \
+	  $(FUZZ_BUILD)/found/text Tests/Fuzz/corpus/text
+
 lint: swift-present ## check the format of the Swift sources
 	$(SWIFT) format lint --strict --recursive $(SWIFT_SOURCES)
 
@@ -66,7 +77,7 @@ format: swift-present ## format the Swift sources
 	$(SWIFT) format --in-place --recursive $(SWIFT_SOURCES)
 
 clean: ## remove what was built; var/ with the items stays
-	rm -rf .build $(VENV)
+	rm -rf .build $(FUZZ_BUILD) $(VENV)
 
 swift-present:
 	@command -v $(firstword $(SWIFT)) >/dev/null || { \

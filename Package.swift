@@ -1,7 +1,12 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-let common: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
+/// `make fuzz` builds with this set: the fuzz targets have no main of their own and need the sanitizers.
+let fuzzes = Context.environment["THERMOCLINE_FUZZ"] != nil
+let sanitized = ["-sanitize=fuzzer,address"]
+let common: [SwiftSetting] =
+  [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
+  + (fuzzes ? [.unsafeFlags(sanitized + ["-enable-testing", "-DSANITIZED"])] : [])
 /// Targets on the path of a request: the optimiser may look across their borders (docs/design.md, Hot path).
 let hot: [SwiftSetting] =
   common + [.unsafeFlags(["-cross-module-optimization"], .when(configuration: .release))]
@@ -52,8 +57,12 @@ let package = Package(
     .testTarget(name: "CacheCoreTests", dependencies: ["CacheCore"], swiftSettings: common),
     .testTarget(name: "SQLiteTests", dependencies: ["SQLite"], swiftSettings: common),
     .testTarget(name: "HotTierTests", dependencies: ["HotTier", "CacheCore"], swiftSettings: common),
+    .target(
+      name: "FuzzProperties", dependencies: ["MemcachedProtocol"], path: "Tests/Fuzz/Properties",
+      swiftSettings: common),
     .testTarget(
-      name: "MemcachedProtocolTests", dependencies: ["MemcachedProtocol", "CacheCore"], swiftSettings: common),
+      name: "MemcachedProtocolTests", dependencies: ["MemcachedProtocol", "CacheCore", "FuzzProperties"],
+      swiftSettings: common),
     .testTarget(name: "SettingsTests", dependencies: ["Settings"], swiftSettings: common),
     .testTarget(
       name: "ColdTierTests",
@@ -74,3 +83,13 @@ let package = Package(
     .testTarget(name: "ThermoclineTests", dependencies: ["thermocline", "Settings"], swiftSettings: common),
   ]
 )
+
+if fuzzes {
+  package.targets += [
+    .executableTarget(
+      name: "ProtocolFuzz", dependencies: ["FuzzProperties"], path: "Tests/Fuzz/ProtocolFuzz",
+      swiftSettings: common,
+      // gold, the default, cannot link the sanitizers here.
+      linkerSettings: [.unsafeFlags(["-use-ld=lld"] + sanitized)])
+  ]
+}

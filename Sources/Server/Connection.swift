@@ -18,6 +18,15 @@ enum Parking: UInt8 {
   case output
   /// Commands without an answer are still under way for one of its keys.
   case detached
+  /// Another thread makes its reply.
+  case stream
+  /// It watches the log, and asks for nothing more.
+  case watch
+}
+
+/// Why a connection ends, as the log of memcached calls it.
+enum CloseReason {
+  case error, normal, idleTimeout, shutdown
 }
 
 /// How bytes come to a connection.
@@ -87,6 +96,13 @@ struct Connection {
   var isUnwatched = false
   /// For a request that came over UDP; `socket` is then the one that it came to.
   var datagram: UnsafeMutablePointer<DatagramRequest>? = nil
+  /// A reply that another thread makes, and whether it has made all of it.
+  var stream: ReplyStream? = nil
+  var streamIsComplete = false
+  /// It was `stats conns` that it asked last.
+  var asksForConnections = false
+  var watcher: Watcher? = nil
+  var closeReason = CloseReason.normal
   /// Links of the worker's list of connections.
   var next: UnsafeMutablePointer<Connection>? = nil
   var previous: UnsafeMutablePointer<Connection>? = nil
@@ -164,6 +180,9 @@ struct Connection {
 
   /// Frees all it holds; the socket is closed by the worker.
   mutating func deinitialize() {
+    stream?.cancel()
+    stream = nil
+    watcher = nil
     dropPending()
     backlog.clear()
     dropAnswers()
@@ -178,6 +197,7 @@ struct Connection {
 /// A value that is being read from the socket straight into the memory in which it will stay.
 struct IncomingValue {
   var verb: TextVerb
+  /// Of ms all that follows the verb; of the binary protocol the frame up to the value.
   var key: UnsafeMutableRawPointer
   var keyCount: Int
   var flags: UInt32
@@ -187,6 +207,10 @@ struct IncomingValue {
   var block: PinnedValue
   /// Of the value.
   var byteCount: Int
-  /// Received, of `byteCount` + 2.
+  /// Received, of `byteCount` and `tailBytes`.
   var received: Int
+  /// Bytes that the protocol sends behind a value.
+  var tailBytes = 2
+  /// All that will be received.
+  var wanted: Int { byteCount + tailBytes }
 }

@@ -148,6 +148,25 @@ extension WorkerState {
     return true
   }
 
+  /// A reply that another thread makes: sent when it is whole, unless it is too long for that.
+  mutating func gatherStream(_ connection: UnsafeMutablePointer<Connection>) {
+    while connection.pointee.parking == .stream, let stream = connection.pointee.stream {
+      let bytes = stream.take()
+      if bytes.isEmpty {
+        if connection.pointee.streamIsComplete {
+          connection.pointee.stream = nil
+          resume(connection)
+        }
+        return
+      }
+      bytes.withUnsafeBytes { connection.pointee.backlog.append(copying: $0.baseAddress!, bytes.count) }
+      if connection.pointee.backlog.byteCount > datagramReplyBytes {
+        finishDatagram(connection)
+        return
+      }
+    }
+  }
+
   private static var datagramTooLarge: StaticString { "SERVER_ERROR reply too large for UDP\r\n" }
 
   private mutating func sendDatagramReply(_ connection: UnsafeMutablePointer<Connection>) {

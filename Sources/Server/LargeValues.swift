@@ -5,7 +5,7 @@ import TieredCache
 extension WorkerState {
   mutating func receiveLarge(_ connection: UnsafeMutablePointer<Connection>) {
     let incoming = connection.pointee.incoming!
-    let want = incoming.byteCount + 2 - incoming.received
+    let want = incoming.wanted - incoming.received
     let received = retrying {
       recv(connection.pointee.socket, incoming.block.bytes + incoming.received, want, 0)
     }
@@ -21,7 +21,7 @@ extension WorkerState {
 
   mutating func finishLargeIfWhole(_ connection: UnsafeMutablePointer<Connection>) {
     let incoming = connection.pointee.incoming!
-    if incoming.received < incoming.byteCount + 2 { return }
+    if incoming.received < incoming.wanted { return }
     if !storeLarge(connection) { return }
     if connection.pointee.pendingCount > 0 {
       let count = connection.pointee.pendingCount

@@ -35,6 +35,21 @@ extension WorkerState {
         p += skipped
         continue
       }
+      if connection.pointee.wire != .ascii {
+        if connection.pointee.wire == .negotiating {
+          connection.pointee.wire = p.load(as: UInt8.self) == BinaryRequest.magic ? .binary : .ascii
+        }
+        if connection.pointee.wire == .binary {
+          requestsLeft &-= 1
+          switch binary(connection, p, end) {
+          case .at(let next): p = next
+          case .incomplete, .parked: return p
+          case .parkedAt(let next): return next
+          case .closed: return end
+          }
+          continue
+        }
+      }
       if let verb = connection.pointee.retrieval {
         if connection.pointee.detached != nil {
           park(connection, .detached)
@@ -211,6 +226,10 @@ extension WorkerState {
     _ reply: StaticString, _ after: UnsafeRawPointer
   ) -> Next {
     if !request.noreply { out.append(reply) }
+    let bytes = TieredCache.nominalBytes(
+      keyLength: key.count, flags: request.flags, valueLength: request.valueLength)
+    cache.noteRefusedStore(
+      key, storeMode(request.verb, 0), tooLarge: bytes > limits.maximumItemBytes, now: now)
     notePrefix(.set, key.start, key.count)
     // A failed set must not leave the old value behind.
     if request.verb == .set { cache.remove(key) }
@@ -279,9 +298,14 @@ extension WorkerState {
   /// Stores the large value that has come in whole. False if the connection was parked instead.
   mutating func storeLarge(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     let incoming = connection.pointee.incoming!
+    var changed = ChangedItem()
+    if connection.pointee.wire == .binary {
+      if !storeLargeBinary(connection, &changed) { return false }
+      finishLarge(connection, changed)
+      return true
+    }
     let key = cache.key(incoming.key, incoming.keyCount)
     let tail = incoming.block.bytes + incoming.byteCount
-    var changed = ChangedItem()
     if tail.load(as: UInt8.self) != 13 || (tail + 1).load(as: UInt8.self) != 10 {
       if !incoming.noreply { out.append(Reply.badDataChunk) }
     } else if incoming.verb == .metaSet {
@@ -306,10 +330,15 @@ extension WorkerState {
       }
       replyStored(connection, incoming.verb, outcome, key, noreply: incoming.noreply)
     }
+    finishLarge(connection, changed)
+    return true
+  }
+
+  private func finishLarge(_ connection: UnsafeMutablePointer<Connection>, _ changed: ChangedItem) {
+    let incoming = connection.pointee.incoming!
     if !changed.tookBlock { incoming.block.release() }
     incoming.key.deallocate()
     connection.pointee.incoming = nil
-    return true
   }
 
   // MARK: Arithmetic, deletion, touching

@@ -236,6 +236,20 @@ extension WorkerState {
     if connection.pointee.outstandingReads == 0 { connection.pointee.dropAnswers() }
     var wishes: [(hash: UInt64, sequence: UInt64)] = [(first.hash, sequence)]
     gather(&wishes, rest, restEnd)
+    if connection.pointee.wire == .binary {
+      gatherBinary(&wishes, after, end)
+    } else {
+      gatherLines(&wishes, after, end)
+    }
+    connection.pointee.outstandingReads += wishes.count
+    park(connection, .coldRead)
+    cache.coldReads!.submit(wishes, sink: mailbox, ticket: UInt64(UInt(bitPattern: connection)))
+  }
+
+  /// The same for the lines behind the one that is being served.
+  private func gatherLines(
+    _ wishes: inout [(hash: UInt64, sequence: UInt64)], _ after: UnsafeRawPointer, _ end: UnsafeRawPointer
+  ) {
     var p = after
     while wishes.count < Self.maximumWishes, p < end, let newline = memchr(p, 10, end - p) {
       let lineEnd = UnsafeRawPointer(newline)
@@ -259,9 +273,6 @@ extension WorkerState {
       default: p = end
       }
     }
-    connection.pointee.outstandingReads += wishes.count
-    park(connection, .coldRead)
-    cache.coldReads!.submit(wishes, sink: mailbox, ticket: UInt64(UInt(bitPattern: connection)))
   }
 
   /// Rows asked for at a time, per connection.
@@ -275,9 +286,12 @@ extension WorkerState {
     while wishes.count < Self.maximumWishes {
       let token = nextToken(&p, keysEnd)
       if token.length == 0 || token.length > 250 { return }
-      let key = cache.key(token.start, token.length)
-      if let sequence = cache.coldSequence(key, now: now) { wishes.append((key.hash, sequence)) }
+      gather(&wishes, cache.key(token.start, token.length))
     }
+  }
+
+  func gather(_ wishes: inout [(hash: UInt64, sequence: UInt64)], _ key: CacheKey) {
+    if let sequence = cache.coldSequence(key, now: now) { wishes.append((key.hash, sequence)) }
   }
 
   /// Parks for a cold key of a command that is not a retrieval.

@@ -105,6 +105,11 @@ struct WorkerState {
   /// Parked until something happens that concerns all of them.
   var waitingForScan: [UnsafeMutablePointer<Connection>] = []
   var waitingForCycle: [UnsafeMutablePointer<Connection>] = []
+  /// Those that watch the log, and how often they are looked after, in milliseconds.
+  var watching: [UnsafeMutablePointer<Connection>] = []
+  static let logInterval: Int32 = 20
+  /// The socket that is being served, for the log.
+  let served: UnsafeMutablePointer<Int32>
   /// What the last `epoll_wait` reported, and how far it is served.
   let events: UnsafeMutablePointer<epoll_event>
   var eventCount = 0
@@ -145,6 +150,8 @@ struct WorkerState {
     input = .allocate(byteCount: inputCapacity, alignment: 4096)
     // Above the threshold: one more item, or the longest list of statistics.
     out = Output(capacity: Self.flushThreshold + inline + (64 << 10))
+    served = .allocate(capacity: 1)
+    served.initialize(to: -1)
     keyScratch = .allocate(byteCount: 256, alignment: 8)
     currentLine = UnsafeRawPointer(input)
     events = .allocate(capacity: Int(Self.maximumEvents))
@@ -158,6 +165,7 @@ struct WorkerState {
     input.deallocate()
     out.deallocate()
     keyScratch.deallocate()
+    served.deallocate()
     events.deallocate()
     Glibc.close(epoll)
   }
@@ -165,10 +173,12 @@ struct WorkerState {
   // MARK: The loop
 
   mutating func run() {
+    EventLog.serves(served)
     while !stopping {
       let waits = !waitingForScan.isEmpty || !waitingForCycle.isEmpty
       let timeout: Int32 =
-        !yielded.isEmpty ? 0 : waits ? 50 : (limits.idleTimeoutSeconds > 0 ? 1000 : -1)
+        !yielded.isEmpty
+        ? 0 : waits ? 50 : !watching.isEmpty ? Self.logInterval : (limits.idleTimeoutSeconds > 0 ? 1000 : -1)
       nextEvent = 0
       eventCount = Int(epoll_wait(epoll, events, Self.maximumEvents, timeout))
       now = cache.clock.now()
@@ -183,10 +193,14 @@ struct WorkerState {
       }
       if !yielded.isEmpty { serveYielded() }
       if waits { retryOverdue() }
+      if !watching.isEmpty { deliverLog() }
       if !graveyard.isEmpty { emptyGraveyard() }
       if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
     }
-    while let connection = connections { close(connection) }
+    while let connection = connections {
+      connection.pointee.closeReason = .shutdown
+      close(connection)
+    }
     closeDatagramSockets()
     emptyGraveyard()
   }
@@ -199,6 +213,10 @@ struct WorkerState {
       if !drainBacklog(connection) { return }
     }
     if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 {
+      if connection.pointee.parking == .watch {
+        ignoreInput(connection)
+        return
+      }
       if connection.pointee.parking != .none {
         if events & (EPOLLERR.rawValue | EPOLLHUP.rawValue) == 0 {
           setInterest(connection, reading: false)
@@ -234,68 +252,12 @@ struct WorkerState {
         waitingForScan.removeAll()
         for connection in waiting { resume(connection) }
         updateWants()
+      case .streamed(let ticket, let isLast):
+        streamed(UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!, isLast: isLast)
+      case .report(let report): add(to: report)
       case .stop: stopping = true
       }
     }
-  }
-
-  private mutating func cycleEnded(_ number: UInt64, succeeded: Bool) {
-    let waiting = waitingForCycle
-    waitingForCycle.removeAll()
-    for connection in waiting {
-      if connection.pointee.parking == .commit {
-        if connection.pointee.commitTicket > number {
-          waitingForCycle.append(connection)
-        } else if succeeded {
-          releaseReplies(connection)
-        } else {
-          // What it was about to acknowledge is not in the file: no reply is the honest one.
-          close(connection)
-        }
-      } else {
-        resume(connection)
-      }
-    }
-    updateWants()
-  }
-
-  /// Those whose patience ends, and those whose wake-up may have been missed.
-  private mutating func retryOverdue() {
-    let time = Self.monotonicMilliseconds()
-    if !waitingForScan.isEmpty {
-      let waiting = waitingForScan
-      waitingForScan.removeAll()
-      for connection in waiting {
-        if connection.pointee.parkedUntil <= time {
-          connection.pointee.scanGivenUp = true
-          resume(connection)
-        } else {
-          waitingForScan.append(connection)
-        }
-      }
-    }
-    if !waitingForCycle.isEmpty {
-      let waiting = waitingForCycle
-      waitingForCycle.removeAll()
-      let done = cache.lastCommittedCycle
-      for connection in waiting {
-        if connection.pointee.parking == .commit {
-          if connection.pointee.commitTicket <= done {
-            releaseReplies(connection)
-          } else {
-            waitingForCycle.append(connection)
-          }
-        } else {
-          resume(connection)
-        }
-      }
-    }
-    updateWants()
-  }
-
-  private func updateWants() {
-    mailbox.wantsCycles.store(!waitingForCycle.isEmpty, ordering: .releasing)
-    mailbox.wantsScan.store(!waitingForScan.isEmpty, ordering: .releasing)
   }
 
   static func monotonicMilliseconds() -> Int64 {
@@ -322,6 +284,7 @@ struct WorkerState {
     event.events = EPOLLIN.rawValue
     event.data.u64 = UInt64(UInt(bitPattern: connection))
     if epoll_ctl(epoll, EPOLL_CTL_ADD, accepted.socket, &event) != 0 { close(connection) }
+    shared.administration.log.connected(accepted.socket, accepted.transport)
   }
 
   mutating func close(_ connection: UnsafeMutablePointer<Connection>) {
@@ -331,6 +294,7 @@ struct WorkerState {
       closeDatagram(connection)
       return
     }
+    noteClosed(connection)
     Glibc.close(connection.pointee.socket)
     if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
     if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
@@ -376,6 +340,7 @@ struct WorkerState {
         && connection.pointee.lastActive &+ limits.idleTimeoutSeconds < now
       {
         counters.idleKicks += 1
+        connection.pointee.closeReason = .idleTimeout
         close(connection)
       }
     }
@@ -430,6 +395,7 @@ struct WorkerState {
   ) {
     let end = start + count
     currentIsSilent = false
+    served.pointee = connection.pointee.socket
     let left = serveBytes(connection, start, end)
     if connection.pointee.isClosed {
       out.clear()
@@ -455,21 +421,6 @@ struct WorkerState {
     {
       close(connection)
     }
-  }
-
-  private mutating func holdForCommit(_ connection: UnsafeMutablePointer<Connection>) {
-    // It may have been parked for something else besides; `resume` finds that out anew.
-    let isListed = connection.pointee.parking == .room
-    connection.pointee.parking = .commit
-    connection.pointee.commitTicket = cache.commitTicket()
-    if !isListed { waitingForCycle.append(connection) }
-    updateWants()
-  }
-
-  private mutating func releaseReplies(_ connection: UnsafeMutablePointer<Connection>) {
-    connection.pointee.parking = .none
-    if !drainBacklog(connection) { return }
-    if connection.pointee.parking == .none { resume(connection) }
   }
 
   /// Sends the output; what the socket does not take is the connection's backlog. False if it is closed.
@@ -500,7 +451,7 @@ struct WorkerState {
   }
 
   /// Sends on what the socket did not take before. False if the connection is closed.
-  private mutating func drainBacklog(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+  mutating func drainBacklog(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     if connection.pointee.parking == .commit || connection.pointee.datagram != nil { return true }
     if !connection.pointee.backlog.send(to: connection.pointee.socket) {
       close(connection)
@@ -525,66 +476,9 @@ struct WorkerState {
     if connection.pointee.parking == .output {
       connection.pointee.parking = .none
       resume(connection)
+    } else if connection.pointee.stream != nil {
+      continueStream(connection)
     }
     return !connection.pointee.isClosed
-  }
-
-  // MARK: Parking
-
-  mutating func park(_ connection: UnsafeMutablePointer<Connection>, _ why: Parking) {
-    connection.pointee.parking = why
-    switch why {
-    case .scan:
-      connection.pointee.parkedUntil = Self.monotonicMilliseconds() + limits.startWaitMilliseconds
-      waitingForScan.append(connection)
-      updateWants()
-    case .room:
-      waitingForCycle.append(connection)
-      updateWants()
-      counters.waitsForRoom += 1
-    case .coldRead, .output, .commit, .detached, .none: break
-    }
-  }
-
-  /// What a connection waited for has come: serves on where it stopped.
-  mutating func resume(_ connection: UnsafeMutablePointer<Connection>) {
-    if connection.pointee.isClosed { return }
-    if connection.pointee.parking == .commit { return }
-    connection.pointee.parking =
-      connection.pointee.backlog.isEmpty || connection.pointee.datagram != nil ? .none : .output
-    if connection.pointee.parking == .output { return }
-    // It waits for its turn and nothing else.
-    if connection.pointee.isYielded { return }
-    if connection.pointee.incoming != nil {
-      finishLargeIfWhole(connection)
-    } else if connection.pointee.pendingCount > 0 {
-      // Served from the thread's buffer, as if it had just come.
-      let count = connection.pointee.pendingCount
-      if count <= inputCapacity {
-        input.copyMemory(from: connection.pointee.pendingBytes, byteCount: count)
-        process(connection, input, count)
-      } else {
-        process(connection, connection.pointee.pendingBytes, count)
-      }
-    }
-    finishResume(connection)
-  }
-
-  /// After a turn that took up what was left over.
-  mutating func finishResume(_ connection: UnsafeMutablePointer<Connection>) {
-    if connection.pointee.isClosed || connection.pointee.isYielded { return }
-    if connection.pointee.parking == .none {
-      connection.pointee.dropAnswers()
-      connection.pointee.scanGivenUp = false
-      if connection.pointee.isDetached {
-        finishDetached(connection)
-        return
-      }
-      if connection.pointee.datagram != nil {
-        finishDatagram(connection)
-        return
-      }
-      if !connection.pointee.isReading { setInterest(connection, reading: true) }
-    }
   }
 }
