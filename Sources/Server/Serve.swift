@@ -167,4 +167,10 @@ private func announce(_ settings: Settings, _ listeners: [Listener], _ logger: L
   } else {
     logger.notice("RAM only, \(settings.hotMemory >> 20) MiB: nothing survives a restart")
   }
+  if !settings.withoutMeaningHere.isEmpty {
+    logger.notice("accepted, without a meaning here: \(settings.withoutMeaningHere.joined(separator: ", "))")
+  }
+  if geteuid() == 0 && settings.user == nil {
+    logger.warning("running as root; -u USER gives up its rights once the sockets are bound")
+  }
 }

@@ -153,12 +153,6 @@ struct Serve: ParsableCommand {
       return handler
     }
     let logger = Logger(label: "thermocline")
-    if !settings.withoutMeaningHere.isEmpty {
-      logger.notice("accepted, without a meaning here: \(settings.withoutMeaningHere.joined(separator: ", "))")
-    }
-    if geteuid() == 0 && settings.user == nil {
-      logger.warning("running as root; -u USER gives up its rights once the sockets are bound")
-    }
     if settings.coreFiles { allowCoreFiles(logger) }
     do {
       if settings.daemonize { try becomeDaemon() }
