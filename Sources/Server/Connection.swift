@@ -98,6 +98,8 @@ struct Connection {
   var detachedHashes: [UInt64] = []
   /// Taken out of the epoll set while parked, because the peer has hung up.
   var isUnwatched = false
+  /// For a request that came over UDP; `socket` is then the one that it came to.
+  var datagram: UnsafeMutablePointer<DatagramRequest>? = nil
   /// A reply that another thread makes, and whether it has made all of it.
   var stream: ReplyStream? = nil
   var streamIsComplete = false
@@ -191,6 +193,8 @@ struct Connection {
     incoming?.block.release()
     incoming?.key.deallocate()
     incoming = nil
+    datagram?.deallocate()
+    datagram = nil
   }
 }
 
