@@ -83,7 +83,8 @@ struct Acceptor {
         // memcached ends so that its memory file can be used again; here every end keeps all items.
         logger.notice("Gracefully stopping")
         return true
-      default: logger.notice("signal \(info.ssi_signo) has no meaning yet")
+      case SIGHUP: readPasswordsAgain(shared, logger)
+      default: break
       }
     }
     return false

@@ -51,6 +51,10 @@ struct Connection {
   var wire: WireProtocol
   let tag: UInt64
   var parking = Parking.none
+  /// False until the client has shown who it is, if that is asked for.
+  var isAuthenticated = true
+  /// A SASL exchange was begun without a message.
+  var saslStarted = false
   var isReading = true
   var wantsWrite = false
   /// Closed, but cold reads that name it are still under way.

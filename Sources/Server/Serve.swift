@@ -26,6 +26,7 @@ package func serve(
   guard signals >= 0 else { throw ListenError(description: "no signalfd: \(String(cString: strerror(errno)))") }
   raiseDescriptorLimit(to: settings.maximumConnections + 100, logger: logger)
 
+  let passwords = try settings.passwordFile.map(readPasswords)
   // Sockets first: a port in use must not cost the opening of a file.
   let listeners = try openListeners(settings, logger)
   defer { for listener in listeners where listener.unixPath != nil { unlink(listener.unixPath!) } }
@@ -34,7 +35,7 @@ package func serve(
   let cache = try TieredCache(tierOptions(settings), logger: logger)
   let shared = ServerShared(
     cache: cache, limits: limits(settings), verbosity: settings.verbosity,
-    administration: Administration(settings, listeners))
+    administration: Administration(settings, listeners), passwords: passwords)
   cache.setEventSink(shared.administration.log)
   if settings.prefixDelimiter != nil { shared.administration.prefixes.turn(on: true, in: cache) }
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
@@ -120,7 +121,7 @@ private func limits(_ settings: Settings) -> ServerShared.Limits {
     threads: settings.threads, startWaitMilliseconds: Int64(settings.cold?.startWaitMilliseconds ?? 0),
     idleTimeoutSeconds: UInt32(settings.idleTimeout), flushDisabled: settings.flushDisabled,
     casDisabled: settings.casDisabled, dumpsDisabled: settings.dumpsDisabled,
-    watchDisabled: settings.watchDisabled, shutdownEnabled: settings.shutdownEnabled,
+    watchDisabled: settings.watchDisabled, saslEnabled: settings.saslEnabled, shutdownEnabled: settings.shutdownEnabled,
     commitsBeforeReply: settings.cold?.durability == .always,
     requestsPerEvent: settings.requestsPerEvent,
     datagramsPerReply: settings.datagramsPerReply, rejectsAtMaximum: settings.rejectsAtMaximum)
@@ -172,5 +173,25 @@ private func announce(_ settings: Settings, _ listeners: [Listener], _ logger: L
   }
   if geteuid() == 0 && settings.user == nil {
     logger.warning("running as root; -u USER gives up its rights once the sockets are bound")
+  }
+}
+
+/// Before anything else, and before privileges go: a server that should ask for passwords does not start without.
+private func readPasswords(_ path: String) throws(ListenError) -> PasswordList {
+  do throws(PasswordFileError) {
+    return try PasswordList(path: path)
+  } catch {
+    throw ListenError(description: error.description, isConfiguration: true)
+  }
+}
+
+/// Connections that have shown who they are stay so.
+func readPasswordsAgain(_ shared: ServerShared, _ logger: Logger) {
+  guard let passwords = shared.passwords else { return }
+  do throws(PasswordFileError) {
+    let count = try passwords.reload()
+    logger.notice("the password file was read again: \(count) users")
+  } catch {
+    logger.error("\(error); the users are those of before")
   }
 }

@@ -21,6 +21,8 @@ final class ServerShared: Sendable {
   /// Set once, before the first connection is accepted.
   nonisolated(unsafe) var workers: [Worker] = []
   let administration: Administration
+  /// Who may connect; nil: everybody.
+  let passwords: PasswordList?
 
   struct Limits: Sendable {
     var maximumItemBytes: Int
@@ -32,6 +34,7 @@ final class ServerShared: Sendable {
     var casDisabled: Bool
     var dumpsDisabled: Bool
     var watchDisabled: Bool
+    var saslEnabled: Bool
     var shutdownEnabled: Bool
     var commitsBeforeReply: Bool
     /// `-R`: commands of one connection before others that wait have their turn.
@@ -42,11 +45,14 @@ final class ServerShared: Sendable {
     var rejectsAtMaximum = true
   }
 
-  init(cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration) {
+  init(
+    cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration, passwords: PasswordList? = nil
+  ) {
     self.cache = cache
     self.limits = limits
     self.verbosity = Atomic(verbosity)
     self.administration = administration
+    self.passwords = passwords
     startedAt = cache.clock.now()
   }
 }
@@ -276,6 +282,7 @@ struct WorkerState {
     let connection = UnsafeMutablePointer<Connection>.allocate(capacity: 1)
     connection.initialize(to: Connection(accepted))
     connection.pointee.lastActive = now
+    connection.pointee.isAuthenticated = shared.passwords == nil
     connection.pointee.next = connections
     if let first = connections { first.pointee.previous = connection }
     connections = connection

@@ -35,6 +35,10 @@ package struct Settings: Sendable, Equatable {
   package var datagramListeners: [ListenAddress] = []
   /// `-B`: for listeners that don't name a protocol of their own.
   package var wireProtocol = WireProtocol.negotiating
+  /// `auth-file`: users and passwords; nil: everybody may connect.
+  package var passwordFile: String? = nil
+  /// `sasl`: the binary protocol authenticates too, from the same file.
+  package var saslEnabled = false
   package var unixSocketPath: String? = nil
   package var unixSocketMode = 0o700
   package var threads = 4

@@ -85,6 +85,9 @@ package enum SettingsTable {
     },
     flag("track-sizes", \.settings.tracksSizes),
     size("watcher-buffer", 4 << 10...1 << 30, \.settings.watcherBufferBytes),
+    choice("protocol", \.settings.wireProtocol),
+    text("auth-file", allowed: "a path", \.settings.passwordFile),
+    flag("sasl", \.settings.saslEnabled),
     text("user", allowed: "a user of this system", \.settings.user),
     flag("daemon", \.settings.daemonize),
     flag("core-files", \.settings.coreFiles),
@@ -216,6 +219,7 @@ extension Draft {
       if port != 0 { settings.listeners = try addresses(defaultPort: max(port, 0)) }
       if datagramPort != 0 { settings.datagramListeners = try addresses(defaultPort: max(datagramPort, 0)) }
     }
+    try settleAuthentication(&settings, environment)
     if settings.maximumItemSize > settings.hotMemory / 2 {
       throw SettingsError(
         "the largest item (\(settings.maximumItemSize) bytes) must not be more than half of the memory (\(settings.hotMemory) bytes)"
@@ -229,6 +233,35 @@ extension Draft {
       settings.cold = cold
     }
     return settings
+  }
+
+  /// Who authenticates in which protocol: text by the password file, binary by SASL from the same one. What could
+  /// not authenticate is not spoken.
+  private func settleAuthentication(
+    _ settings: inout Settings, _ environment: [String: String]
+  ) throws(SettingsError) {
+    if settings.saslEnabled && settings.passwordFile == nil {
+      // Where memcached's own SASL list is looked for.
+      settings.passwordFile = environment["MEMCACHED_SASL_PWDB"]
+      guard settings.passwordFile != nil else {
+        throw SettingsError("SASL (-S) needs a file of users and passwords (-Y FILE, lines of user:password)")
+      }
+    }
+    if settings.passwordFile != nil && !settings.datagramListeners.isEmpty {
+      throw SettingsError("UDP (-U) can't ask for a password (-Y)")
+    }
+    if settings.saslEnabled {
+      if settings.wireProtocol == .ascii {
+        throw SettingsError("the text protocol alone (-B ascii) and SASL (-S) exclude each other")
+      }
+    } else if settings.passwordFile != nil {
+      if settings.wireProtocol == .binary || settings.listeners.contains(where: { $0.wire == .binary }) {
+        throw SettingsError(
+          "a password file (-Y) without SASL (-S) is for the text protocol: binary can't be asked for")
+      }
+      settings.wireProtocol = .ascii
+      for i in settings.listeners.indices { settings.listeners[i].wire = nil }
+    }
   }
 
   private func addresses(defaultPort: Int) throws(SettingsError) -> [ListenAddress] {

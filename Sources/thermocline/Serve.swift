@@ -231,6 +231,9 @@ struct Serve: ParsableCommand {
     try set("stats-prefix-delimiter", statsPrefix.map { String($0.prefix(1)) }, "-D")
     try set("cold.path", memoryFile, "-e")
     try readExtended(into: &draft)
+    try set("protocol", binding, "-B")
+    try set("auth-file", authFile, "-Y")
+    if sasl { try set("sasl", "true", "-S") }
     try set("cold.path", coldPath, "--cold-path")
     if noCold { try set("cold.enabled", "false", "--no-cold") }
     try set("cold.limit", coldLimit, "--cold-limit")
@@ -267,11 +270,6 @@ struct Serve: ParsableCommand {
   /// What would make the server less safe, or other than asked, if it were passed over.
   private func refuseWhatIsNotThere() throws {
     if tls { throw SettingsError("-Z: TLS is not available in this version") }
-    if sasl { throw SettingsError("-S: SASL is not available in this version") }
-    if authFile != nil { throw SettingsError("-Y: authentication is not available in this version") }
-    if let binding, !["ascii", "auto"].contains(binding) {
-      throw SettingsError("-B: '\(binding)' is not allowed: ascii or auto (binary is not available in this version)")
-    }
     try checkWhatIsOnlyChecked()
   }
 
