@@ -320,6 +320,36 @@ def test_one_request_has_one_message_in_order(make_server):
             value[b"b"] + b"END\r\nMN\r\n" + value[b"a"] + b"END\r\n")
 
 
+def test_the_binary_protocol_over_udp(make_server):
+    _, port = with_udp(make_server, cold=False)
+
+    def packet(opcode: int, extras: bytes = b"", key: bytes = b"", value: bytes = b"") -> bytes:
+        body = extras + key + value
+        return struct.pack(">BBHBBHIIQ", 0x80, opcode, len(key), len(extras), 0, 0, len(body), 0x01020304, 0) + body
+
+    with Datagrams(port) as client:
+        stored = client.read(packet(1, struct.pack(">II", 7, 0), b"k", b"value"))
+        assert stored[:2] == b"\x81\x01" and stored[6:8] == b"\0\0" and stored[12:16] == b"\1\2\3\4"
+        found = client.read(packet(0, key=b"k"), identifier=9)
+        assert found[24:] == struct.pack(">I", 7) + b"value"
+        # The protocol is found out for each datagram.
+        assert client.read(b"get k\r\n") == b"VALUE k 7 5\r\nvalue\r\nEND\r\n"
+        assert client.read(packet(9, key=b"none") + packet(10))[:2] == b"\x81\x0a"
+
+
+def test_a_fixed_protocol_holds_for_its_listener(make_server):
+    server = make_server("-l", "proto[binary]:127.0.0.1:0", "-l", "proto[ascii]:tag[a]:127.0.0.1:-1", cold=False).start()
+    binary, text = [int(name.rpartition(":")[2]) for name in listening(server)][1:]
+    noop = struct.pack(">BBHBBHIIQ", 0x80, 10, 0, 0, 0, 0, 0, 0, 0)
+    quit = struct.pack(">BBHBBHIIQ", 0x80, 7, 0, 0, 0, 0, 0, 0, 0)
+    assert say(("127.0.0.1", binary), noop + quit)[:2] == b"\x81\x0a"
+    assert b"VERSION" not in say(("127.0.0.1", binary), b"version\r\nquit\r\n" + b"x" * 24)
+    assert say(("127.0.0.1", text), b"version\r\nquit\r\n").startswith(b"VERSION ")
+    assert b"\x81" not in say(("127.0.0.1", text), noop + b"\r\nquit\r\n")
+    for request in (noop + quit, b"mn\r\nquit\r\n"):
+        assert say(("127.0.0.1", server.port), request)[:2] in (b"\x81\x0a", b"MN")
+
+
 def test_what_is_no_whole_request_has_no_answer(make_server):
     server, port = with_udp(make_server, cold=False)
     with Datagrams(port) as client:
