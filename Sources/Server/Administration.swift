@@ -202,15 +202,6 @@ extension WorkerState {
   }
 }
 
-/// -C: items still have CAS values, since the tiers tell versions by them; nobody sees them and none fits.
-extension WorkerState {
-  @inline(__always)
-  func shownCAS(_ cas: UInt64) -> UInt64 { limits.casDisabled ? 0 : cas }
-  /// A value with which a client compares.
-  @inline(__always)
-  func wantedCAS(_ cas: UInt64) -> UInt64 { limits.casDisabled && cas != 0 ? .max : cas }
-}
-
 /// The words behind a verb, of which a line has few; they point into it.
 struct Words {
   private var words: [TextToken] = []

@@ -217,7 +217,7 @@ extension WorkerState {
     case .replace: .replace
     case .append: .append
     case .prepend: .prepend
-    case .cas: .compareAndSwap(wantedCAS(number))
+    case .cas: .compareAndSwap(compares(number))
     default: .set
     }
   }
