@@ -298,7 +298,7 @@ extension WorkerState {
     if compares { countCompare(outcome) }
     switch outcome {
     case .done:
-      if limits.commitsBeforeReply && !request.isQuiet { connection.pointee.needsCommit = true }
+      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
       acknowledge(request, cas: shows(changed.cas))
     case .exists: reply(request, .exists)
     case .notFound: reply(request, .notFound)
@@ -396,8 +396,8 @@ extension WorkerState {
       if !changed.isNew {
         if isIncrement { counters.incrementHits &+= 1 } else { counters.decrementHits &+= 1 }
       }
+      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
       if !request.isQuiet {
-        if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
         head(request, .success, bodyLength: 8, cas: shows(changed.cas))
         var bytes = number.bigEndian
         out.append(&bytes, 8)
@@ -431,7 +431,7 @@ extension WorkerState {
     switch outcome {
     case .done:
       counters.deleteHits &+= 1
-      if limits.commitsBeforeReply && !request.isQuiet { connection.pointee.needsCommit = true }
+      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
       acknowledge(request)
     case .exists: reply(request, .exists)
     case .notDurable: reply(request, .outOfMemory, "the cold tier cannot be written")
@@ -451,7 +451,7 @@ extension WorkerState {
       return
     }
     flushAll(after: request.extrasLength == 4 ? Int64(request.extra32(0)) : 0)
-    if limits.commitsBeforeReply && !request.isQuiet { connection.pointee.needsCommit = true }
+    if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
     acknowledge(request)
   }
 

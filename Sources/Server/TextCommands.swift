@@ -399,7 +399,7 @@ extension WorkerState {
     let outcome = cache.delete(
       key, now: now, answer: connection.pointee.answer(for: key.hash), isExact: !request.noreply)
     switch outcome {
-    case .cold: return parkFor(connection, outcome, key, after, end)
+    case .cold, .full: return parkFor(connection, outcome, key, after, end)
     case .scanning where !connection.pointee.scanGivenUp:
       return parkFor(connection, outcome, key, after, end)
     case .scanning: cache.remove(key)
