@@ -66,9 +66,11 @@ soak: build test-packages $(VENV)/installed ## the long form of the integration 
 
 fuzz: build-packages swift-present ## try a million inputs on the parsers of both protocols (FUZZ_RUNS=, FUZZ_SEED=)
 	THERMOCLINE_FUZZ=1 $(SWIFT) build -c release --scratch-path $(FUZZ_BUILD) --product ProtocolFuzz
-	@mkdir -p $(FUZZ_BUILD)/found/text
-	$(FUZZ_BUILD)/release/ProtocolFuzz -runs=$(FUZZ_RUNS) -seed=$(FUZZ_SEED) $(FUZZ_OPTIONS) -dict=Tests/Fuzz/text.dict \
-	  $(FUZZ_BUILD)/found/text Tests/Fuzz/corpus/text
+	@for protocol in text binary; do \
+	  mkdir -p $(FUZZ_BUILD)/found/$$protocol; \
+	  $(FUZZ_BUILD)/release/ProtocolFuzz -runs=$(FUZZ_RUNS) -seed=$(FUZZ_SEED) $(FUZZ_OPTIONS) \
+	    -dict=Tests/Fuzz/$$protocol.dict $(FUZZ_BUILD)/found/$$protocol Tests/Fuzz/corpus/$$protocol || exit 1; \
+	done
 
 lint: swift-present ## check the format of the Swift sources
 	$(SWIFT) format lint --strict --recursive $(SWIFT_SOURCES)
