@@ -341,6 +341,9 @@ package final class ColdStore: Sendable {
   /// A reader for one thread. A larger cache would be thrown away at each commit.
   package func makeReader() throws(ColdError) -> ColdReader { try ColdReader(try connect(cacheKiB: 2048)) }
 
+  /// For a list of all keys.
+  package func makeDumper() throws(ColdError) -> ColdDumper { try ColdDumper(try connect(cacheKiB: 2048)) }
+
   package func makeScanner(hasher: KeyHasher) throws(ColdError) -> ColdScanner {
     try ColdScanner(try connect(cacheKiB: 8192), hasher: hasher, below: newestSequence + 1)
   }

@@ -10,6 +10,8 @@ enum SQL {
     "SELECT seq, key, expires_at, state, length(value) FROM items WHERE seq > 0 AND seq < ?1 ORDER BY seq DESC LIMIT ?2"
   static let readDown =
     "SELECT key, expires_at, flags, cas, state, checksum, value, seq FROM items WHERE seq > 0 AND seq < ?1 ORDER BY seq DESC LIMIT ?2"
+  static let dump =
+    "SELECT seq, key, expires_at, flags, cas, state, length(value) FROM items WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
   static let oldest =
     "SELECT seq, key, length(value) FROM items WHERE seq >= ?1 ORDER BY seq LIMIT ?2"
   static let deleteBelow = "DELETE FROM items WHERE seq < ?1"

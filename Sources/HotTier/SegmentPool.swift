@@ -28,7 +28,7 @@ package final class SegmentPool: Sendable {
     self.segmentBytes = segmentBytes
     self.limit = Atomic(limit)
     // Address space costs nothing: room to raise the limit while serving.
-    reservedBytes = min(max(limit * 4, 1 << 36), 1 << 40)
+    reservedBytes = min(max(limit * 16, 1 << 36), 1 << 40)
     let mapped = mmap(
       nil, reservedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     precondition(mapped != MAP_FAILED, "no address space for the hot tier")
@@ -65,7 +65,23 @@ package final class SegmentPool: Sendable {
 
   package var limitBytes: Int { limit.load(ordering: .relaxed) }
   package var usedBytes: Int { used.load(ordering: .relaxed) }
-  package func setLimit(_ bytes: Int) { limit.store(bytes, ordering: .relaxed) }
+  /// Another limit from now on. What is taken beyond it stays until it is reclaimed; the memory of free segments
+  /// goes back to the system at once if the limit falls.
+  package func setLimit(_ bytes: Int) {
+    let before = limit.exchange(bytes, ordering: .relaxed)
+    if bytes < before { releaseFreeSegments() }
+  }
+
+  private func releaseFreeSegments() {
+    // Nobody may take a segment while it is emptied, and no system call is made under the lock.
+    let taken = free.withLock { free in
+      let list = free.list
+      free.list = []
+      return list
+    }
+    for number in taken { madvise(base + Int(number) * segmentBytes, segmentBytes, MADV_DONTNEED) }
+    free.withLock { $0.list += taken }
+  }
   /// Whether more is taken than the limit allows (after it was lowered).
   package var isOverLimit: Bool { usedBytes > limitBytes }
 

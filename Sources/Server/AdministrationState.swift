@@ -11,11 +11,14 @@ final class Administration: Sendable {
   let countersAtReset = Mutex(CommandCounters())
   let tuning: Mutex<Tuning>
   let prefixes: PrefixStatistics
+  let crawler = Crawler()
+  let log: EventLog
 
   init(_ settings: Settings, _ listeners: [Listener]) {
     self.settings = settings
     self.listeners = listeners
     tuning = Mutex(Tuning())
+    log = EventLog(bufferBytes: settings.watcherBufferBytes)
     prefixes = PrefixStatistics(delimiter: settings.prefixDelimiter?.utf8.first ?? 58)
   }
 }

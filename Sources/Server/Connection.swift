@@ -18,6 +18,15 @@ enum Parking: UInt8 {
   case output
   /// Commands without an answer are still under way for one of its keys.
   case detached
+  /// Another thread makes its reply.
+  case stream
+  /// It watches the log, and asks for nothing more.
+  case watch
+}
+
+/// Why a connection ends, as the log of memcached calls it.
+enum CloseReason {
+  case error, normal, idleTimeout, shutdown
 }
 
 /// How bytes come to a connection.
@@ -85,6 +94,13 @@ struct Connection {
   var detachedHashes: [UInt64] = []
   /// Taken out of the epoll set while parked, because the peer has hung up.
   var isUnwatched = false
+  /// A reply that another thread makes, and whether it has made all of it.
+  var stream: ReplyStream? = nil
+  var streamIsComplete = false
+  /// It was `stats conns` that it asked last.
+  var asksForConnections = false
+  var watcher: Watcher? = nil
+  var closeReason = CloseReason.normal
   /// Links of the worker's list of connections.
   var next: UnsafeMutablePointer<Connection>? = nil
   var previous: UnsafeMutablePointer<Connection>? = nil
@@ -162,6 +178,9 @@ struct Connection {
 
   /// Frees all it holds; the socket is closed by the worker.
   mutating func deinitialize() {
+    stream?.cancel()
+    stream = nil
+    watcher = nil
     dropPending()
     backlog.clear()
     dropAnswers()

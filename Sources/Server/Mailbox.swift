@@ -11,6 +11,9 @@ final class Mailbox: ColdReadSink, CommitSink {
     case answer(ColdAnswer, ticket: UInt64)
     case cycleEnded(UInt64, succeeded: Bool)
     case scanAdvanced(done: Bool)
+    /// Of a reply that another thread makes: a piece is there, or the last one was.
+    case streamed(ticket: UInt64, isLast: Bool)
+    case report(ConnectionReport)
     case stop
   }
 

@@ -355,7 +355,8 @@ extension WorkerState {
       options.keyIsBinary = request.keyIsBinary
       outcome = cache.delete(key, options, now: now, answer: connection.pointee.answer(for: key.hash))
     } else {
-      outcome = cache.delete(key, now: now, answer: connection.pointee.answer(for: key.hash))
+      outcome = cache.delete(
+        key, now: now, answer: connection.pointee.answer(for: key.hash), isMeta: true)
     }
     if mustWait(connection, outcome) { return outcome }
     switch outcome {

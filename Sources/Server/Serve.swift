@@ -9,7 +9,7 @@ import TieredCache
 /// Our own version; what clients are told is the memcached version whose behaviour this server has.
 package let serverVersion = "0.1.0"
 
-/// Opens the file and the sockets, serves until SIGTERM or SIGINT, and ends cleanly.
+/// Opens the file and the sockets, serves until SIGTERM, SIGINT or SIGUSR1 (as memcached, whose "graceful" it is), and ends cleanly.
 /// `onListening`: called when the sockets are bound and before the file is opened (drop privileges, write
 /// the pid file); an error there ends the server.
 /// Returns the exit status. Throws ListenError, ColdError or what `onListening` throws.
@@ -35,6 +35,7 @@ package func serve(
   let shared = ServerShared(
     cache: cache, limits: limits(settings), verbosity: settings.verbosity,
     administration: Administration(settings, listeners))
+  cache.setEventSink(shared.administration.log)
   if settings.prefixDelimiter != nil { shared.administration.prefixes.turn(on: true, in: cache) }
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
   try writePortFile(listeners)
@@ -45,6 +46,7 @@ package func serve(
   logger.notice("stopping")
   for listener in listeners { close(listener.socket) }
   for worker in shared.workers { worker.stop() }
+  shared.administration.crawler.stop()
   cache.stop()
   close(signals)
   logger.notice("stopped")
@@ -72,6 +74,7 @@ private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   options.hotMemory = settings.hotMemory
   options.threads = settings.threads
   options.tracksSizes = settings.tracksSizes
+  options.casDisabled = settings.casDisabled
   options.maximumItemBytes = settings.maximumItemSize
   options.evictionsDisabled = settings.evictionsDisabled
   options.hashSeed = UInt64.random(in: .min ... .max)
@@ -200,7 +203,7 @@ private func readStopSignal(_ signals: Int32, _ logger: Logger) -> Bool {
   var info = signalfd_siginfo()
   while read(signals, &info, MemoryLayout<signalfd_siginfo>.size) > 0 {
     switch Int32(info.ssi_signo) {
-    case SIGTERM, SIGINT: return true
+    case SIGTERM, SIGINT, SIGUSR1: return true
     default: logger.notice("signal \(info.ssi_signo) has no meaning yet")
     }
   }

@@ -32,6 +32,8 @@ extension WorkerState {
   ) -> Next {
     var p = request.argumentsStart
     let topic = parseStatsTopic(&p, request.argumentsEnd)
+    connection.pointee.asksForConnections = false
+    if topic == .connections { return reportConnections(connection, after) }
     switch statistics(of: topic, p, request.argumentsEnd) {
     case .list(let list):
       for (name, value) in list.pairs {
@@ -211,15 +213,16 @@ extension WorkerState {
     list.add("slab_reassign_last_busy_status", "none")
     list.add("slab_reassign_running", 0)
     list.add("slabs_moved", 0)
-    list.add("lru_crawler_running", 0)
-    list.add("lru_crawler_starts", 0)
+    list.add("lru_crawler_running", shared.administration.crawler.isRunning ? 1 : 0)
+    list.add("lru_crawler_starts", shared.administration.crawler.starts)
     list.add("lru_maintainer_juggles", tier.sweeps)
     list.add("malloc_fails", 0)
+    let log = shared.administration.log.counted
     list.add("log_worker_dropped", 0)
-    list.add("log_worker_written", 0)
-    list.add("log_watcher_skipped", 0)
-    list.add("log_watcher_sent", 0)
-    list.add("log_watchers", 0)
+    list.add("log_worker_written", log.written)
+    list.add("log_watcher_skipped", log.skipped)
+    list.add("log_watcher_sent", log.sent)
+    list.add("log_watchers", log.watchers)
   }
 
   /// The cold tier under the names of memcached's own second tier, so that dashboards show it.

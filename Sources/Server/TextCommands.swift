@@ -226,6 +226,10 @@ extension WorkerState {
     _ reply: StaticString, _ after: UnsafeRawPointer
   ) -> Next {
     if !request.noreply { out.append(reply) }
+    let bytes = TieredCache.nominalBytes(
+      keyLength: key.count, flags: request.flags, valueLength: request.valueLength)
+    cache.noteRefusedStore(
+      key, storeMode(request.verb, 0), tooLarge: bytes > limits.maximumItemBytes, now: now)
     notePrefix(.set, key.start, key.count)
     // A failed set must not leave the old value behind.
     if request.verb == .set { cache.remove(key) }

@@ -97,6 +97,11 @@ struct WorkerState {
   /// Parked until something happens that concerns all of them.
   var waitingForScan: [UnsafeMutablePointer<Connection>] = []
   var waitingForCycle: [UnsafeMutablePointer<Connection>] = []
+  /// Those that watch the log, and how often they are looked after, in milliseconds.
+  var watching: [UnsafeMutablePointer<Connection>] = []
+  static let logInterval: Int32 = 20
+  /// The socket that is being served, for the log.
+  let served: UnsafeMutablePointer<Int32>
   /// What the last `epoll_wait` reported, and how far it is served.
   let events: UnsafeMutablePointer<epoll_event>
   var eventCount = 0
@@ -133,6 +138,8 @@ struct WorkerState {
     input = .allocate(byteCount: inputCapacity, alignment: 4096)
     // Above the threshold: one more item, or the longest list of statistics.
     out = Output(capacity: Self.flushThreshold + inline + (64 << 10))
+    served = .allocate(capacity: 1)
+    served.initialize(to: -1)
     keyScratch = .allocate(byteCount: 256, alignment: 8)
     currentLine = UnsafeRawPointer(input)
     events = .allocate(capacity: Int(Self.maximumEvents))
@@ -146,6 +153,7 @@ struct WorkerState {
     input.deallocate()
     out.deallocate()
     keyScratch.deallocate()
+    served.deallocate()
     events.deallocate()
     Glibc.close(epoll)
   }
@@ -153,10 +161,12 @@ struct WorkerState {
   // MARK: The loop
 
   mutating func run() {
+    EventLog.serves(served)
     while !stopping {
       let waits = !waitingForScan.isEmpty || !waitingForCycle.isEmpty
       let timeout: Int32 =
-        !yielded.isEmpty ? 0 : waits ? 50 : (limits.idleTimeoutSeconds > 0 ? 1000 : -1)
+        !yielded.isEmpty
+        ? 0 : waits ? 50 : !watching.isEmpty ? Self.logInterval : (limits.idleTimeoutSeconds > 0 ? 1000 : -1)
       nextEvent = 0
       eventCount = Int(epoll_wait(epoll, events, Self.maximumEvents, timeout))
       now = cache.clock.now()
@@ -171,10 +181,14 @@ struct WorkerState {
       }
       if !yielded.isEmpty { serveYielded() }
       if waits { retryOverdue() }
+      if !watching.isEmpty { deliverLog() }
       if !graveyard.isEmpty { emptyGraveyard() }
       if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
     }
-    while let connection = connections { close(connection) }
+    while let connection = connections {
+      connection.pointee.closeReason = .shutdown
+      close(connection)
+    }
     emptyGraveyard()
   }
 
@@ -186,6 +200,10 @@ struct WorkerState {
       if !drainBacklog(connection) { return }
     }
     if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 {
+      if connection.pointee.parking == .watch {
+        ignoreInput(connection)
+        return
+      }
       if connection.pointee.parking != .none {
         if events & (EPOLLERR.rawValue | EPOLLHUP.rawValue) == 0 {
           setInterest(connection, reading: false)
@@ -221,6 +239,9 @@ struct WorkerState {
         waitingForScan.removeAll()
         for connection in waiting { resume(connection) }
         updateWants()
+      case .streamed(let ticket, let isLast):
+        streamed(UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!, isLast: isLast)
+      case .report(let report): add(to: report)
       case .stop: stopping = true
       }
     }
@@ -305,11 +326,13 @@ struct WorkerState {
     event.events = EPOLLIN.rawValue
     event.data.u64 = UInt64(UInt(bitPattern: connection))
     if epoll_ctl(epoll, EPOLL_CTL_ADD, accepted.socket, &event) != 0 { close(connection) }
+    shared.administration.log.connected(accepted.socket, accepted.transport)
   }
 
   mutating func close(_ connection: UnsafeMutablePointer<Connection>) {
     if connection.pointee.isClosed { return }
     connection.pointee.isClosed = true
+    noteClosed(connection)
     Glibc.close(connection.pointee.socket)
     if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
     if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
@@ -355,6 +378,7 @@ struct WorkerState {
         && connection.pointee.lastActive &+ limits.idleTimeoutSeconds < now
       {
         counters.idleKicks += 1
+        connection.pointee.closeReason = .idleTimeout
         close(connection)
       }
     }
@@ -405,6 +429,7 @@ struct WorkerState {
   ) {
     let end = start + count
     currentIsSilent = false
+    served.pointee = connection.pointee.socket
     let left = serveBytes(connection, start, end)
     if connection.pointee.isClosed {
       out.clear()
@@ -438,7 +463,7 @@ struct WorkerState {
   }
 
   private mutating func releaseReplies(_ connection: UnsafeMutablePointer<Connection>) {
-    connection.pointee.parking = .none
+    connection.pointee.parking = connection.pointee.stream == nil ? .none : .stream
     if !drainBacklog(connection) { return }
     if connection.pointee.parking == .none { resume(connection) }
   }
@@ -495,6 +520,8 @@ struct WorkerState {
     if connection.pointee.parking == .output {
       connection.pointee.parking = .none
       resume(connection)
+    } else if connection.pointee.stream != nil {
+      continueStream(connection)
     }
     return !connection.pointee.isClosed
   }
@@ -512,7 +539,7 @@ struct WorkerState {
       waitingForCycle.append(connection)
       updateWants()
       counters.waitsForRoom += 1
-    case .coldRead, .output, .commit, .detached, .none: break
+    case .coldRead, .output, .commit, .detached, .stream, .watch, .none: break
     }
   }
 

@@ -177,11 +177,14 @@ extension TieredCache {
 
   /// A store that was refused before it came to the cache.
   package func noteRefusedStore(
-    _ key: CacheKey, _ command: StoreReport.Command, _ status: StoreReport.Status, now: UnixSeconds
+    _ key: CacheKey, _ mode: StoreMode, tooLarge: Bool, now: UnixSeconds
   ) {
     guard isWatched(.stores) else { return }
     events.sink?.stored(
-      key.bytes, StoreReport(status: status, command: command, expiresAt: 0, sizeClass: 0, valueLength: 0), now: now)
+      key.bytes,
+      StoreReport(
+        status: tooLarge ? .tooLarge : .noMemory, command: mode.command, expiresAt: 0, sizeClass: 0,
+        valueLength: 0), now: now)
   }
 
   @inline(__always)

@@ -189,7 +189,14 @@ extension TieredCache {
         defer { swap(&frees, &state.hot.frees) }
         let sighting = self.sighting(key, now: now, answer: answer, &state)
         let step = self.deleteLocked(key, options, now: now, answer: answer, &state)
-        if case .finished(let outcome) = step { self.noteDeletion(key, isMeta: true, sighting, outcome) }
+        if case .finished(let outcome) = step {
+          // What is only marked or emptied is not deleted.
+          if options.marksStale || options.clearsValue {
+            self.noteRead(key, sighting, outcome)
+          } else {
+            self.noteDeletion(key, isMeta: true, sighting, outcome)
+          }
+        }
         return step
       }
       frees.release()

@@ -431,8 +431,9 @@ extension TieredCache {
 
   /// Returns done, notFound, cold, scanning or notDurable.
   /// `isExact` false (nobody wants to know what became of it): never waits for a read of the file.
+  /// `isMeta`: it is a meta command that deletes; only for those who watch.
   package func delete(
-    _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer? = nil, isExact: Bool = true
+    _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer? = nil, isExact: Bool = true, isMeta: Bool = false
   ) -> Outcome {
     if let refusal = refusal() { return refusal }
     var frees = DeferredFrees()
@@ -440,7 +441,7 @@ extension TieredCache {
       defer { swap(&frees, &state.hot.frees) }
       let sighting = self.sighting(key, now: now, answer: answer, &state)
       let outcome = self.deleteLocked(key, now: now, answer: answer, isExact: isExact, &state)
-      self.noteDeletion(key, isMeta: false, sighting, outcome)
+      self.noteDeletion(key, isMeta: isMeta, sighting, outcome)
       return outcome
     }
     frees.release()

@@ -42,6 +42,8 @@ package struct TieredCacheOptions: Sendable {
   package var startsThreads = true
   /// Counts items by size (`SegmentPool.sizeHistogram`).
   package var tracksSizes = false
+  /// No item has a CAS value as far as anybody sees.
+  package var casDisabled = false
   package init() {}
 }
 
@@ -93,7 +95,10 @@ package final class TieredCache: Sendable {
   let shardMask: UInt64
   package let logger: Logger
   /// The most bytes of unsaved items per shard before writers wait.
-  let unsavedLimitPerShard: Int
+  private let unsavedLimit = Atomic<Int>(0)
+  var unsavedLimitPerShard: Int { unsavedLimit.load(ordering: .relaxed) }
+  /// How many times the first limit of the hot tier another one may be.
+  static let largestRaise = 16
   let store: ColdStore?
   package let coldReads: ColdReads?
   let writeBehind: WriteBehind?
@@ -137,7 +142,7 @@ package final class TieredCache: Sendable {
     var segment = 64 << 10
     while segment < 1 << 20 && options.hotMemory / count / 64 >= segment * 2 { segment *= 2 }
     pool = SegmentPool(limit: options.hotMemory, segmentBytes: segment, tracksSizes: options.tracksSizes)
-    unsavedLimitPerShard = max(min(options.hotMemory / 3, 256 << 20) / count, segment * 2)
+    unsavedLimit.store(Self.unsavedLimit(options.hotMemory, shards: count, segment: segment), ordering: .relaxed)
 
     var store: ColdStore? = nil
     if let cold = options.cold { store = try ColdStore.open(cold, logger: logger) }
@@ -155,7 +160,8 @@ package final class TieredCache: Sendable {
       pendingFlushAt = 0
     }
     shards = .allocate(capacity: count)
-    let maximumHot = max(options.hotMemory / 48 / count * 4, 1 << 16)
+    // Address space for as many of the smallest items as the limit may ever be raised to.
+    let maximumHot = max(options.hotMemory / 48 / count * Self.largestRaise, 1 << 16)
     for i in 0..<count {
       var state = ShardState(
         hot: HotShard(pool: pool, number: i, maximumCount: maximumHot),
@@ -183,6 +189,20 @@ package final class TieredCache: Sendable {
     if options.startsThreads {
       spawn("sweeper") { [self] in runSweeper() }
     }
+  }
+
+  private static func unsavedLimit(_ memory: Int, shards: Int, segment: Int) -> Int {
+    max(min(memory / 3, 256 << 20) / shards, segment * 2)
+  }
+
+  /// Another limit for what RAM holds. What is above a lower one is reclaimed by the sweeper, within seconds.
+  /// False: there is no address space for so much, or no eviction is allowed and more is taken.
+  package func setMemoryLimit(_ bytes: Int) -> Bool {
+    if bytes > options.hotMemory * Self.largestRaise { return false }
+    pool.setLimit(bytes)
+    unsavedLimit.store(
+      Self.unsavedLimit(bytes, shards: shardCount, segment: pool.segmentBytes), ordering: .relaxed)
+    return true
   }
 
   deinit {
