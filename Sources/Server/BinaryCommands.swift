@@ -15,9 +15,13 @@ extension WorkerState {
       connection.pointee.closesAfterOutput = true
       return .closed
     case .request(let request):
-      switch judgeBinary(request) {
-      case .none: break
-      case .badLengths: return refuseAndClose(connection, request, .unknownCommand)
+      let fault = judgeBinary(request)
+      if case .badLengths = fault { return refuseAndClose(connection, request, .unknownCommand) }
+      if !connection.pointee.isAuthenticated && !isOpenToAll(request.verb) {
+        return refuseAndClose(connection, request, .authenticationError)
+      }
+      switch fault {
+      case .none, .badLengths: break
       case .invalid: return refuseAndClose(connection, request, .invalidArguments)
       case .unknown:
         reply(request, .unknownCommand)
@@ -50,11 +54,20 @@ extension WorkerState {
       acknowledge(request)
       connection.pointee.closesAfterOutput = true
       return .closed
-    case .listMechanisms, .authenticate, .authenticationStep, .unknown:
+    case .listMechanisms, .authenticate, .authenticationStep: return authenticateBinary(connection, request, end)
+    case .unknown:
       reply(request, .unknownCommand)
       return skip(connection, request)
     }
     return .at(next)
+  }
+
+  /// Commands that need no authentication.
+  private func isOpenToAll(_ verb: BinaryVerb) -> Bool {
+    switch verb {
+    case .listMechanisms, .authenticate, .authenticationStep, .version: true
+    default: false
+    }
   }
 
   // MARK: Replies

@@ -51,6 +51,10 @@ struct Connection {
   var wire: WireProtocol
   let tag: UInt64
   var parking = Parking.none
+  /// False until the client has shown who it is, if that is asked for.
+  var isAuthenticated = true
+  /// A SASL exchange was begun without a message.
+  var saslStarted = false
   var isReading = true
   var wantsWrite = false
   /// Closed, but cold reads that name it are still under way.
@@ -94,6 +98,8 @@ struct Connection {
   var detachedHashes: [UInt64] = []
   /// Taken out of the epoll set while parked, because the peer has hung up.
   var isUnwatched = false
+  /// For a request that came over UDP; `socket` is then the one that it came to.
+  var datagram: UnsafeMutablePointer<DatagramRequest>? = nil
   /// A reply that another thread makes, and whether it has made all of it.
   var stream: ReplyStream? = nil
   var streamIsComplete = false
@@ -187,6 +193,8 @@ struct Connection {
     incoming?.block.release()
     incoming?.key.deallocate()
     incoming = nil
+    datagram?.deallocate()
+    datagram = nil
   }
 }
 

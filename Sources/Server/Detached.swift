@@ -18,7 +18,7 @@ extension WorkerState {
     _ next: UnsafeRawPointer
   ) -> Bool {
     guard currentIsSilent, connection.pointee.owner == nil, !connection.pointee.isDetached,
-      connection.pointee.incoming == nil
+      connection.pointee.incoming == nil, connection.pointee.datagram == nil
     else { return false }
     let byteCount = next - currentLine
     let detached = connection.pointee.detached ?? makeDetached(connection)

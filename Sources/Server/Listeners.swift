@@ -1,3 +1,4 @@
+import CSystem
 import CacheCore
 import Glibc
 import Settings
@@ -20,6 +21,11 @@ struct Listener {
   let unixPath: String?
   let wire: WireProtocol
   let tag: UInt64
+
+  /// What a worker is told of a socket that belongs to this listener.
+  func accepted(_ socket: Int32) -> AcceptedSocket {
+    AcceptedSocket(socket: socket, transport: transport, wire: wire, tag: tag)
+  }
 }
 
 /// Sockets at all addresses that the host resolves to, for connections (`transport` .tcp) or datagrams (.udp).

@@ -1,3 +1,4 @@
+import CSystem
 import CacheCore
 import Glibc
 import TieredCache
@@ -68,6 +69,29 @@ struct Output {
     for i in 0..<pinCount { pins[i].block.release() }
     pinCount = 0
     count = 0
+  }
+
+  /// Of all that is to be sent.
+  var byteCount: Int {
+    var total = count
+    for i in 0..<pinCount { total += pins[i].byteCount }
+    return total
+  }
+
+  /// Writes what is to be sent one behind the other; returns how many bytes.
+  func copy(to target: UnsafeMutableRawPointer) -> Int {
+    var end = target
+    var from = 0
+    for i in 0..<pinCount {
+      let pin = pins[i]
+      end.copyMemory(from: base + from, byteCount: pin.offset - from)
+      end += pin.offset - from
+      end.copyMemory(from: pin.block.bytes, byteCount: pin.byteCount)
+      end += pin.byteCount
+      from = pin.offset
+    }
+    end.copyMemory(from: base + from, byteCount: count - from)
+    return end + (count - from) - target
   }
 
   enum Sent {
@@ -174,6 +198,21 @@ struct Backlog {
   mutating func append(_ block: PinnedValue, from start: Int, byteCount: Int) {
     chunks.append(.pin(block, start: start, end: start + byteCount))
     self.byteCount += byteCount
+  }
+
+  /// Writes all of it one behind the other; returns how many bytes.
+  func copy(to target: UnsafeMutableRawPointer) -> Int {
+    var end = target
+    for chunk in chunks {
+      let (base, start, stop): (UnsafeMutableRawPointer, Int, Int) =
+        switch chunk {
+        case .bytes(let base, let start, let stop): (base, start, stop)
+        case .pin(let block, let start, let stop): (block.bytes, start, stop)
+        }
+      end.copyMemory(from: base + start, byteCount: stop - start)
+      end += stop - start
+    }
+    return end - target
   }
 
   /// False if the connection is broken.

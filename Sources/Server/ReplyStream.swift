@@ -99,6 +99,10 @@ extension WorkerState {
 
   /// Sends what is there, unless the client has still to take what was sent before.
   mutating func continueStream(_ connection: UnsafeMutablePointer<Connection>) {
+    if connection.pointee.datagram != nil {
+      gatherStream(connection)
+      return
+    }
     // Replies before it may still wait for a commit.
     while connection.pointee.parking == .stream, let stream = connection.pointee.stream,
       connection.pointee.backlog.isEmpty

@@ -26,22 +26,27 @@ package func serve(
   guard signals >= 0 else { throw ListenError(description: "no signalfd: \(String(cString: strerror(errno)))") }
   raiseDescriptorLimit(to: settings.maximumConnections + 100, logger: logger)
 
+  let passwords = try settings.passwordFile.map(readPasswords)
   // Sockets first: a port in use must not cost the opening of a file.
-  let listeners = try openListeners(settings)
+  let listeners = try openListeners(settings, logger)
   defer { for listener in listeners where listener.unixPath != nil { unlink(listener.unixPath!) } }
   // With the sockets bound, privileges may go: the file belongs to the user who serves.
   try onListening()
   let cache = try TieredCache(tierOptions(settings), logger: logger)
   let shared = ServerShared(
     cache: cache, limits: limits(settings), verbosity: settings.verbosity,
-    administration: Administration(settings, listeners))
+    administration: Administration(settings, listeners), passwords: passwords)
   cache.setEventSink(shared.administration.log)
   if settings.prefixDelimiter != nil { shared.administration.prefixes.turn(on: true, in: cache) }
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
   try writePortFile(listeners)
   announce(settings, listeners, logger)
 
-  accept(listeners, signals: signals, shared, logger)
+  for listener in listeners where listener.transport == .udp {
+    for worker in shared.workers { worker.mailbox.post(.accepted(listener.accepted(listener.socket))) }
+  }
+  let acceptor = Acceptor(listeners.filter { $0.transport != .udp }, signals: signals, shared, logger)
+  acceptor.run()
 
   logger.notice("stopping")
   for listener in listeners { close(listener.socket) }
@@ -53,7 +58,7 @@ package func serve(
   return 0
 }
 
-private func openListeners(_ settings: Settings) throws(ListenError) -> [Listener] {
+private func openListeners(_ settings: Settings, _ logger: Logger) throws(ListenError) -> [Listener] {
   if let path = settings.unixSocketPath {
     return [
       try openUnix(
@@ -65,6 +70,19 @@ private func openListeners(_ settings: Settings) throws(ListenError) -> [Listene
   for address in settings.listeners {
     listeners += try openSockets(
       address, .tcp, wire: address.wire ?? settings.wireProtocol, backlog: Int32(settings.backlog))
+  }
+  for address in settings.datagramListeners {
+    listeners += try openSockets(
+      address, .udp, wire: address.wire ?? settings.wireProtocol, backlog: Int32(settings.backlog))
+  }
+  if let mark = settings.socketMark {
+    for listener in listeners {
+      var mark = mark
+      // memcached goes on without as well.
+      if setsockopt(listener.socket, SOL_SOCKET, SO_MARK, &mark, 4) != 0 {
+        logger.warning("-o sock_cookie_id: can't mark the socket: \(String(cString: strerror(errno)))")
+      }
+    }
   }
   return listeners
 }
@@ -103,9 +121,10 @@ private func limits(_ settings: Settings) -> ServerShared.Limits {
     threads: settings.threads, startWaitMilliseconds: Int64(settings.cold?.startWaitMilliseconds ?? 0),
     idleTimeoutSeconds: UInt32(settings.idleTimeout), flushDisabled: settings.flushDisabled,
     casDisabled: settings.casDisabled, dumpsDisabled: settings.dumpsDisabled,
-    watchDisabled: settings.watchDisabled, shutdownEnabled: settings.shutdownEnabled,
+    watchDisabled: settings.watchDisabled, saslEnabled: settings.saslEnabled, shutdownEnabled: settings.shutdownEnabled,
     commitsBeforeReply: settings.cold?.durability == .always,
-    requestsPerEvent: settings.requestsPerEvent)
+    requestsPerEvent: settings.requestsPerEvent,
+    datagramsPerReply: settings.datagramsPerReply, rejectsAtMaximum: settings.rejectsAtMaximum)
 }
 
 /// As memcached does: room for every connection that is allowed, as far as the system lets us.
@@ -131,14 +150,15 @@ private func writePortFile(_ listeners: [Listener]) throws {
     throw ListenError(description: "can't write \(temporary): \(String(cString: strerror(errno)))")
   }
   for listener in listeners where listener.unixPath == nil {
-    fputs("TCP INET: \(listener.port)\n", file)
+    let kind = listener.transport == .udp ? "UDP" : "TCP"
+    fputs("\(kind) \(listener.isIPv6 ? "INET6" : "INET"): \(listener.port)\n", file)
   }
   fclose(file)
   rename(temporary, path)
 }
 
 private func announce(_ settings: Settings, _ listeners: [Listener], _ logger: Logger) {
-  let names = listeners.map(\.name).joined(separator: ", ")
+  let names = listeners.map { $0.transport == .udp ? "\($0.name) (UDP)" : $0.name }.joined(separator: ", ")
   logger.notice("listening on \(names)")
   if let cold = settings.cold {
     logger.notice("cold tier in \(cold.path), at most \(cold.limit >> 20) MiB; RAM \(settings.hotMemory >> 20) MiB")
@@ -148,64 +168,30 @@ private func announce(_ settings: Settings, _ listeners: [Listener], _ logger: L
   } else {
     logger.notice("RAM only, \(settings.hotMemory >> 20) MiB: nothing survives a restart")
   }
-}
-
-/// Accepts connections and hands them to the workers in turn until a signal says to stop.
-private func accept(
-  _ listeners: [Listener], signals: Int32, _ shared: ServerShared, _ logger: Logger
-) {
-  var polled = listeners.map { pollfd(fd: $0.socket, events: Int16(POLLIN), revents: 0) }
-  polled.append(pollfd(fd: signals, events: Int16(POLLIN), revents: 0))
-  var nextWorker = 0
-  var pauseUntilFewer = false
-  while true {
-    let count = retrying { Int(poll(&polled, nfds_t(polled.count), pauseUntilFewer ? 10 : -1)) }
-    if count < 0 { return }
-    if polled[listeners.count].revents != 0, readStopSignal(signals, logger) { return }
-    pauseUntilFewer = false
-    for (i, listener) in listeners.enumerated() where polled[i].revents != 0 {
-      for _ in 0..<64 {
-        let socket = accept4(
-          listener.socket, nil, nil, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
-        if socket < 0 {
-          // Out of descriptors: what waits in the backlog is taken when others have closed.
-          if errno == EMFILE || errno == ENFILE { pauseUntilFewer = true }
-          break
-        }
-        shared.connectionsTotal.add(1, ordering: .relaxed)
-        if shared.connectionCount.load(ordering: .relaxed) >= shared.limits.maximumConnections {
-          shared.connectionsRejected.add(1, ordering: .relaxed)
-          let line: StaticString = "ERROR Too many open connections\r\n"
-          _ = send(socket, line.utf8Start, line.utf8CodeUnitCount, Int32(MSG_NOSIGNAL))
-          close(socket)
-          continue
-        }
-        shared.connectionCount.add(1, ordering: .relaxed)
-        if listener.unixPath == nil {
-          var one: Int32 = 1
-          setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
-          setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &one, 4)
-        }
-        shared.workers[nextWorker].mailbox.post(
-          .accepted(
-            AcceptedSocket(
-              socket: socket, transport: listener.transport, wire: listener.wire,
-              tag: listener.tag)))
-        nextWorker = (nextWorker + 1) % shared.workers.count
-      }
-    }
-    if pauseUntilFewer { usleep(10_000) }
+  if !settings.withoutMeaningHere.isEmpty {
+    logger.notice("accepted, without a meaning here: \(settings.withoutMeaningHere.joined(separator: ", "))")
+  }
+  if geteuid() == 0 && settings.user == nil {
+    logger.warning("running as root; -u USER gives up its rights once the sockets are bound")
   }
 }
 
-/// True for those that end the server.
-private func readStopSignal(_ signals: Int32, _ logger: Logger) -> Bool {
-  var info = signalfd_siginfo()
-  while read(signals, &info, MemoryLayout<signalfd_siginfo>.size) > 0 {
-    switch Int32(info.ssi_signo) {
-    case SIGTERM, SIGINT, SIGUSR1: return true
-    default: logger.notice("signal \(info.ssi_signo) has no meaning yet")
-    }
+/// Before anything else, and before privileges go: a server that should ask for passwords does not start without.
+private func readPasswords(_ path: String) throws(ListenError) -> PasswordList {
+  do throws(PasswordFileError) {
+    return try PasswordList(path: path)
+  } catch {
+    throw ListenError(description: error.description, isConfiguration: true)
   }
-  return false
+}
+
+/// Connections that have shown who they are stay so.
+func readPasswordsAgain(_ shared: ServerShared, _ logger: Logger) {
+  guard let passwords = shared.passwords else { return }
+  do throws(PasswordFileError) {
+    let count = try passwords.reload()
+    logger.notice("the password file was read again: \(count) users")
+  } catch {
+    logger.error("\(error); the users are those of before")
+  }
 }

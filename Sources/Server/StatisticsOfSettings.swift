@@ -34,8 +34,8 @@ extension WorkerState {
     let listeners = shared.administration.listeners
     list.add("maxbytes", cache.pool.limitBytes)
     list.add("maxconns", settings.maximumConnections)
-    list.add("tcpport", listeners.first { $0.unixPath == nil }?.port ?? 0)
-    list.add("udpport", 0)
+    list.add("tcpport", listeners.first { $0.transport == .tcp }?.port ?? 0)
+    list.add("udpport", listeners.first { $0.transport == .udp }?.port ?? 0)
     list.add("inter", interfaces(settings))
     list.add("verbosity", shared.verbosity.load(ordering: .relaxed))
     list.add("oldest", 0)
@@ -53,10 +53,10 @@ extension WorkerState {
     list.add("cas_enabled", flag(!settings.casDisabled))
     list.add("tcp_backlog", settings.backlog)
     list.add("binding_protocol", "auto-negotiate")
-    list.add("auth_enabled_sasl", "no")
-    list.add("auth_enabled_ascii", "no")
+    list.add("auth_enabled_sasl", flag(settings.saslEnabled))
+    list.add("auth_enabled_ascii", settings.passwordFile ?? "no")
     list.add("item_size_max", settings.maximumItemSize)
-    list.add("maxconns_fast", "yes")
+    list.add("maxconns_fast", flag(settings.rejectsAtMaximum))
     list.add("hashpower_init", 0)
   }
 

@@ -50,6 +50,14 @@ extension WorkerState {
           continue
         }
       }
+      if !connection.pointee.isAuthenticated {
+        switch authenticateText(connection, p, end) {
+        case .at(let next): p = next
+        case .closed: return end
+        case .incomplete, .parked, .parkedAt: return p
+        }
+        continue
+      }
       if let verb = connection.pointee.retrieval {
         if connection.pointee.detached != nil {
           park(connection, .detached)

@@ -228,6 +228,10 @@ extension WorkerState {
     _ end: UnsafeRawPointer
   ) {
     guard case .cold(let sequence) = outcome else { return }
+    if connection.pointee.datagram != nil && waitingDatagrams >= Self.maximumWaitingDatagrams {
+      close(connection)
+      return
+    }
     // What was learnt before and is still wanted may be out of date; ask again for what is.
     if connection.pointee.outstandingReads == 0 { connection.pointee.dropAnswers() }
     var wishes: [(hash: UInt64, sequence: UInt64)] = [(first.hash, sequence)]

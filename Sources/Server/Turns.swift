@@ -8,7 +8,7 @@ extension WorkerState {
   mutating func yieldsTurn(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     requestsLeft = limits.requestsPerEvent
     // What has no socket of its own is bounded otherwise.
-    if connection.pointee.isDetached { return false }
+    if connection.pointee.isDetached || connection.pointee.datagram != nil { return false }
     counters.connectionYields &+= 1
     if !othersWait(for: connection) { return false }
     connection.pointee.isYielded = true

@@ -13,10 +13,16 @@ final class ServerShared: Sendable {
   let connectionCount = Atomic<Int>(0)
   let connectionsTotal = Atomic<UInt64>(0)
   let connectionsRejected = Atomic<UInt64>(0)
+  /// How often, and for how long together, new connections were left in the backlog.
+  let listenDisabled = Atomic<UInt64>(0)
+  let listenDisabledMicroseconds = Atomic<UInt64>(0)
+  let isAccepting = Atomic<Bool>(true)
   let verbosity: Atomic<Int>
   /// Set once, before the first connection is accepted.
   nonisolated(unsafe) var workers: [Worker] = []
   let administration: Administration
+  /// Who may connect; nil: everybody.
+  let passwords: PasswordList?
 
   struct Limits: Sendable {
     var maximumItemBytes: Int
@@ -28,17 +34,25 @@ final class ServerShared: Sendable {
     var casDisabled: Bool
     var dumpsDisabled: Bool
     var watchDisabled: Bool
+    var saslEnabled: Bool
     var shutdownEnabled: Bool
     var commitsBeforeReply: Bool
     /// `-R`: commands of one connection before others that wait have their turn.
     var requestsPerEvent: Int
+    /// Datagrams that the reply to one over UDP has at most.
+    var datagramsPerReply = 4
+    /// Connections beyond the limit are told so and closed; otherwise they wait.
+    var rejectsAtMaximum = true
   }
 
-  init(cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration) {
+  init(
+    cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration, passwords: PasswordList? = nil
+  ) {
     self.cache = cache
     self.limits = limits
     self.verbosity = Atomic(verbosity)
     self.administration = administration
+    self.passwords = passwords
     startedAt = cache.clock.now()
   }
 }
@@ -112,6 +126,10 @@ struct WorkerState {
   var yielded: [UnsafeMutablePointer<Connection>] = []
   var yieldedInTurn: [UnsafeMutablePointer<Connection>] = []
   var yieldedLeft = 0
+  /// For UDP: the sockets, which all workers share, and what is made of a reply before it is sent.
+  var datagramSockets: [DatagramSocket] = []
+  var datagramScratch: UnsafeMutableRawPointer? = nil
+  var waitingDatagrams = 0
   var stopping = false
   private var lastIdleCheck: UnixSeconds = 0
   /// Closed in this round of events, which may still name them.
@@ -189,6 +207,7 @@ struct WorkerState {
       connection.pointee.closeReason = .shutdown
       close(connection)
     }
+    closeDatagramSockets()
     emptyGraveyard()
   }
 
@@ -247,65 +266,6 @@ struct WorkerState {
     }
   }
 
-  private mutating func cycleEnded(_ number: UInt64, succeeded: Bool) {
-    let waiting = waitingForCycle
-    waitingForCycle.removeAll()
-    for connection in waiting {
-      if connection.pointee.parking == .commit {
-        if connection.pointee.commitTicket > number {
-          waitingForCycle.append(connection)
-        } else if succeeded {
-          releaseReplies(connection)
-        } else {
-          // What it was about to acknowledge is not in the file: no reply is the honest one.
-          close(connection)
-        }
-      } else {
-        resume(connection)
-      }
-    }
-    updateWants()
-  }
-
-  /// Those whose patience ends, and those whose wake-up may have been missed.
-  private mutating func retryOverdue() {
-    let time = Self.monotonicMilliseconds()
-    if !waitingForScan.isEmpty {
-      let waiting = waitingForScan
-      waitingForScan.removeAll()
-      for connection in waiting {
-        if connection.pointee.parkedUntil <= time {
-          connection.pointee.scanGivenUp = true
-          resume(connection)
-        } else {
-          waitingForScan.append(connection)
-        }
-      }
-    }
-    if !waitingForCycle.isEmpty {
-      let waiting = waitingForCycle
-      waitingForCycle.removeAll()
-      let done = cache.lastCommittedCycle
-      for connection in waiting {
-        if connection.pointee.parking == .commit {
-          if connection.pointee.commitTicket <= done {
-            releaseReplies(connection)
-          } else {
-            waitingForCycle.append(connection)
-          }
-        } else {
-          resume(connection)
-        }
-      }
-    }
-    updateWants()
-  }
-
-  private func updateWants() {
-    mailbox.wantsCycles.store(!waitingForCycle.isEmpty, ordering: .releasing)
-    mailbox.wantsScan.store(!waitingForScan.isEmpty, ordering: .releasing)
-  }
-
   static func monotonicMilliseconds() -> Int64 {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
@@ -315,9 +275,14 @@ struct WorkerState {
   // MARK: Connections
 
   private mutating func adopt(_ accepted: AcceptedSocket) {
+    if accepted.transport == .udp {
+      adoptDatagramSocket(accepted)
+      return
+    }
     let connection = UnsafeMutablePointer<Connection>.allocate(capacity: 1)
     connection.initialize(to: Connection(accepted))
     connection.pointee.lastActive = now
+    connection.pointee.isAuthenticated = shared.passwords == nil
     connection.pointee.next = connections
     if let first = connections { first.pointee.previous = connection }
     connections = connection
@@ -332,6 +297,10 @@ struct WorkerState {
   mutating func close(_ connection: UnsafeMutablePointer<Connection>) {
     if connection.pointee.isClosed { return }
     connection.pointee.isClosed = true
+    if connection.pointee.datagram != nil {
+      closeDatagram(connection)
+      return
+    }
     noteClosed(connection)
     Glibc.close(connection.pointee.socket)
     if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
@@ -400,6 +369,10 @@ struct WorkerState {
   @inline(__always)
   mutating func receive(_ connection: UnsafeMutablePointer<Connection>) {
     connection.pointee.lastActive = now
+    if connection.pointee.transport == .udp {
+      receiveDatagrams(connection)
+      return
+    }
     if connection.pointee.incoming != nil {
       receiveLarge(connection)
       return
@@ -450,28 +423,18 @@ struct WorkerState {
       }
     }
     if !flush(connection) { return }
-    if connection.pointee.closesAfterOutput && connection.pointee.backlog.isEmpty { close(connection) }
-  }
-
-  private mutating func holdForCommit(_ connection: UnsafeMutablePointer<Connection>) {
-    // It may have been parked for something else besides; `resume` finds that out anew.
-    let isListed = connection.pointee.parking == .room
-    connection.pointee.parking = .commit
-    connection.pointee.commitTicket = cache.commitTicket()
-    if !isListed { waitingForCycle.append(connection) }
-    updateWants()
-  }
-
-  private mutating func releaseReplies(_ connection: UnsafeMutablePointer<Connection>) {
-    connection.pointee.parking = connection.pointee.stream == nil ? .none : .stream
-    if !drainBacklog(connection) { return }
-    if connection.pointee.parking == .none { resume(connection) }
+    if connection.pointee.closesAfterOutput && connection.pointee.backlog.isEmpty
+      && connection.pointee.datagram == nil
+    {
+      close(connection)
+    }
   }
 
   /// Sends the output; what the socket does not take is the connection's backlog. False if it is closed.
   @inline(__always)
   mutating func flush(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     if out.isEmpty { return true }
+    if connection.pointee.datagram != nil { return holdDatagramReply(connection) }
     counters.bytesWritten &+= UInt64(out.count)
     if !connection.pointee.backlog.isEmpty {
       out.spill(after: 0, into: &connection.pointee.backlog)
@@ -495,8 +458,8 @@ struct WorkerState {
   }
 
   /// Sends on what the socket did not take before. False if the connection is closed.
-  private mutating func drainBacklog(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
-    if connection.pointee.parking == .commit { return true }
+  mutating func drainBacklog(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    if connection.pointee.parking == .commit || connection.pointee.datagram != nil { return true }
     if !connection.pointee.backlog.send(to: connection.pointee.socket) {
       close(connection)
       return false
@@ -524,59 +487,5 @@ struct WorkerState {
       continueStream(connection)
     }
     return !connection.pointee.isClosed
-  }
-
-  // MARK: Parking
-
-  mutating func park(_ connection: UnsafeMutablePointer<Connection>, _ why: Parking) {
-    connection.pointee.parking = why
-    switch why {
-    case .scan:
-      connection.pointee.parkedUntil = Self.monotonicMilliseconds() + limits.startWaitMilliseconds
-      waitingForScan.append(connection)
-      updateWants()
-    case .room:
-      waitingForCycle.append(connection)
-      updateWants()
-      counters.waitsForRoom += 1
-    case .coldRead, .output, .commit, .detached, .stream, .watch, .none: break
-    }
-  }
-
-  /// What a connection waited for has come: serves on where it stopped.
-  mutating func resume(_ connection: UnsafeMutablePointer<Connection>) {
-    if connection.pointee.isClosed { return }
-    if connection.pointee.parking == .commit { return }
-    connection.pointee.parking = connection.pointee.backlog.isEmpty ? .none : .output
-    if connection.pointee.parking == .output { return }
-    // It waits for its turn and nothing else.
-    if connection.pointee.isYielded { return }
-    if connection.pointee.incoming != nil {
-      finishLargeIfWhole(connection)
-    } else if connection.pointee.pendingCount > 0 {
-      // Served from the thread's buffer, as if it had just come.
-      let count = connection.pointee.pendingCount
-      if count <= inputCapacity {
-        input.copyMemory(from: connection.pointee.pendingBytes, byteCount: count)
-        process(connection, input, count)
-      } else {
-        process(connection, connection.pointee.pendingBytes, count)
-      }
-    }
-    finishResume(connection)
-  }
-
-  /// After a turn that took up what was left over.
-  mutating func finishResume(_ connection: UnsafeMutablePointer<Connection>) {
-    if connection.pointee.isClosed || connection.pointee.isYielded { return }
-    if connection.pointee.parking == .none {
-      connection.pointee.dropAnswers()
-      connection.pointee.scanGivenUp = false
-      if connection.pointee.isDetached {
-        finishDetached(connection)
-        return
-      }
-      if !connection.pointee.isReading { setInterest(connection, reading: true) }
-    }
   }
 }

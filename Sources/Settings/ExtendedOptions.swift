@@ -39,7 +39,7 @@ package enum ExtendedOptions {
     "track_sizes": .none, "no_inline_ascii_resp": .none, "inline_ascii_resp": .none, "modern": .none,
     "no_modern": .none, "no_chunked_items": .none, "no_drop_privileges": .none, "drop_privileges": .none,
     "relaxed_privileges": .none, "resp_obj_mem_limit": .none, "read_buf_mem_limit": unsigned32,
-    "no_lru_bumps": .none, "sock_cookie_id": .none,
+    "no_lru_bumps": .none, "sock_cookie_id": unsigned32,
     "ext_path": .text, "ext_page_size": unsigned32, "ext_page_count": unsigned32, "ext_wbuf_size": unsigned32,
     "ext_threads": unsigned32, "ext_io_depth": unsigned32, "ext_item_size": unsigned32,
     "ext_item_age": unsigned32, "ext_low_ttl": unsigned32, "ext_recache_rate": unsigned32,

@@ -35,6 +35,10 @@ package struct Settings: Sendable, Equatable {
   package var datagramListeners: [ListenAddress] = []
   /// `-B`: for listeners that don't name a protocol of their own.
   package var wireProtocol = WireProtocol.negotiating
+  /// `auth-file`: users and passwords; nil: everybody may connect.
+  package var passwordFile: String? = nil
+  /// `sasl`: the binary protocol authenticates too, from the same file.
+  package var saslEnabled = false
   package var unixSocketPath: String? = nil
   package var unixSocketMode = 0o700
   package var threads = 4
@@ -42,6 +46,17 @@ package struct Settings: Sendable, Equatable {
   package var maximumItemSize = 1 << 20
   package var maximumConnections = 1024
   package var backlog = 1024
+  /// `-o maxconns_fast`: a connection beyond the most is told so and closed; otherwise it waits.
+  package var rejectsAtMaximum = true
+  /// Datagrams that the reply to one request over UDP has at most: what is longer is an error, so that a small
+  /// request in somebody else's name can't flood him.
+  package var datagramsPerReply = 4
+  /// `-o sock_cookie_id`: SO_MARK of the listening sockets.
+  package var socketMark: UInt32? = nil
+  /// `-r`: a crash may leave a core file of any size.
+  package var coreFiles = false
+  /// `-k`: the memory of the process is never swapped out.
+  package var locksMemory = false
   package var requestsPerEvent = 20
   package var evictionsDisabled = false
   package var casDisabled = false

@@ -26,7 +26,10 @@ package struct SettingEntry: Sendable {
 /// Settings while they are being put together: some depend on each other.
 package struct Draft: Sendable {
   package var settings = Settings()
-  var port = 11211
+  /// nil: 11211, or that of UDP.
+  var port: Int? = nil
+  /// 0: no UDP.
+  var datagramPort = 0
   var listen: String? = nil
   var coldPath: String? = nil
   var coldEnabled = true
@@ -42,7 +45,15 @@ package enum SettingsTable {
   typealias Place<Value> = WritableKeyPath<Draft, Value> & Sendable
 
   package static let entries: [SettingEntry] = [
-    number("port", -1...65535, \.port),
+    SettingEntry(key: "port", kind: .number, allowed: "a whole number from -1 to 65535") {
+      guard let port = Int($0), (-1...65535).contains(port) else { return false }
+      $1.port = port
+      return true
+    } text: {
+      String($0.port ?? 11211)
+    },
+    number("udp-port", -1...65535, \.datagramPort),
+    number("udp-reply-datagrams", 1...64, \.settings.datagramsPerReply),
     text("listen", allowed: "addresses with commas between: host, host:port, [::1]:port", \.listen),
     text("unix-socket", allowed: "a path", \.settings.unixSocketPath),
     SettingEntry(key: "unix-mask", kind: .number, allowed: "an octal mode, 0 to 777") {
@@ -54,6 +65,7 @@ package enum SettingsTable {
     },
     number("threads", 1...256, \.settings.threads),
     number("max-connections", 1...10_000_000, \.settings.maximumConnections),
+    flag("reject-at-maximum", \.settings.rejectsAtMaximum),
     number("backlog", 1...1_000_000, \.settings.backlog),
     number("requests-per-event", 1...1_000_000, \.settings.requestsPerEvent),
     number("verbosity", 0...3, \.settings.verbosity),
@@ -73,8 +85,13 @@ package enum SettingsTable {
     },
     flag("track-sizes", \.settings.tracksSizes),
     size("watcher-buffer", 4 << 10...1 << 30, \.settings.watcherBufferBytes),
+    choice("protocol", \.settings.wireProtocol),
+    text("auth-file", allowed: "a path", \.settings.passwordFile),
+    flag("sasl", \.settings.saslEnabled),
     text("user", allowed: "a user of this system", \.settings.user),
     flag("daemon", \.settings.daemonize),
+    flag("core-files", \.settings.coreFiles),
+    flag("lock-memory", \.settings.locksMemory),
     text("pid-file", allowed: "a path", \.settings.pidFile),
     size("hot.memory", 1 << 20...1 << 50, \.settings.hotMemory),
     size("hot.max-item-size", 1 << 10...(1 << 30) - 1, \.settings.maximumItemSize),
@@ -192,17 +209,17 @@ extension Draft {
   /// What the parts add up to. `environment`: where the default place of the file comes from.
   package func finished(environment: [String: String]) throws(SettingsError) -> Settings {
     var settings = settings
+    // As in memcached: a UDP port alone is the TCP port as well.
+    let port = port ?? (datagramPort != 0 ? datagramPort : 11211)
     if settings.unixSocketPath == nil {
-      // As in memcached: 0 turns TCP off altogether, -1 takes any free port.
-      if port == 0 {
-        throw SettingsError("port 0 means no TCP, and there is no unix socket: nothing to listen on")
+      // As in memcached: 0 turns TCP or UDP off altogether, -1 takes any free port.
+      if port == 0 && datagramPort == 0 {
+        throw SettingsError("port 0 means no TCP, and there is no UDP and no unix socket: nothing to listen on")
       }
-      if let listen {
-        settings.listeners = try parseListeners(listen, defaultPort: max(port, 0))
-      } else {
-        settings.listeners = [ListenAddress(host: nil, port: max(port, 0))]
-      }
+      if port != 0 { settings.listeners = try addresses(defaultPort: max(port, 0)) }
+      if datagramPort != 0 { settings.datagramListeners = try addresses(defaultPort: max(datagramPort, 0)) }
     }
+    try settleAuthentication(&settings, environment)
     if settings.maximumItemSize > settings.hotMemory / 2 {
       throw SettingsError(
         "the largest item (\(settings.maximumItemSize) bytes) must not be more than half of the memory (\(settings.hotMemory) bytes)"
@@ -216,6 +233,40 @@ extension Draft {
       settings.cold = cold
     }
     return settings
+  }
+
+  /// Who authenticates in which protocol: text by the password file, binary by SASL from the same one. What could
+  /// not authenticate is not spoken.
+  private func settleAuthentication(
+    _ settings: inout Settings, _ environment: [String: String]
+  ) throws(SettingsError) {
+    if settings.saslEnabled && settings.passwordFile == nil {
+      // Where memcached's own SASL list is looked for.
+      settings.passwordFile = environment["MEMCACHED_SASL_PWDB"]
+      guard settings.passwordFile != nil else {
+        throw SettingsError("SASL (-S) needs a file of users and passwords (-Y FILE, lines of user:password)")
+      }
+    }
+    if settings.passwordFile != nil && !settings.datagramListeners.isEmpty {
+      throw SettingsError("UDP (-U) can't ask for a password (-Y)")
+    }
+    if settings.saslEnabled {
+      if settings.wireProtocol == .ascii {
+        throw SettingsError("the text protocol alone (-B ascii) and SASL (-S) exclude each other")
+      }
+    } else if settings.passwordFile != nil {
+      if settings.wireProtocol == .binary || settings.listeners.contains(where: { $0.wire == .binary }) {
+        throw SettingsError(
+          "a password file (-Y) without SASL (-S) is for the text protocol: binary can't be asked for")
+      }
+      settings.wireProtocol = .ascii
+      for i in settings.listeners.indices { settings.listeners[i].wire = nil }
+    }
+  }
+
+  private func addresses(defaultPort: Int) throws(SettingsError) -> [ListenAddress] {
+    guard let listen else { return [ListenAddress(host: nil, port: defaultPort)] }
+    return try parseListeners(listen, defaultPort: defaultPort)
   }
 
   /// systemd's state directory, else XDG's, else the home directory's.

@@ -1,4 +1,4 @@
-/// "64m", "1GiB", "100MB", "4096": bytes. k, m, g and t stand for powers of 1,024, as memcached has them.
+/// "64m", "1GiB", "100MB", "4096": bytes. k, m, g, t and p stand for powers of 1,024, as memcached has them.
 /// nil if it is none of these, or does not fit.
 package func parseSize(_ text: String) -> Int? {
   let lower = text.lowercased()
@@ -11,6 +11,7 @@ package func parseSize(_ text: String) -> Int? {
   case "m", "mb", "mib": factor = 1 << 20
   case "g", "gb", "gib": factor = 1 << 30
   case "t", "tb", "tib": factor = 1 << 40
+  case "p", "pb", "pib": factor = 1 << 50
   default: return nil
   }
   let (product, overflow) = number.multipliedReportingOverflow(by: factor)

@@ -35,10 +35,10 @@ extension TieredCache {
   }
 
   /// One chunk of the scan; false when it is done. A test calls it itself.
-  package func scanChunk(_ scanner: ColdScanner) throws(ColdError) -> Bool {
+  package func scanChunk(_ scanner: ColdScanner, rows limit: Int = 4096) throws(ColdError) -> Bool {
     let now = clock.now()
     var rows = 0
-    let more = try scanner.next(4096) { row in
+    let more = try scanner.next(limit) { row in
       rows += 1
       self.shard(row.hash).withLock { state in
         guard let shadow = state.shadow, !shadow.contains(row.hash) else { return }

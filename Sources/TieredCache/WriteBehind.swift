@@ -26,6 +26,8 @@ final class WriteBehind: @unchecked Sendable {
   /// Only the writer's thread.
   let writer: ColdWriter
   let batch = WriteBatch()
+  /// For tests: called when a batch is full and not yet written.
+  var onFullBatch: (() -> Void)? = nil
   var casReservedTo: UInt64
   var nextShard = 0
   var failing = false
@@ -117,6 +119,8 @@ final class WriteBatch: @unchecked Sendable {
   private(set) var byteCount = 0
 
   static let maximumRows = 1000
+  /// Fewer in tests, so that a cycle has many batches.
+  var rowLimit = maximumRows
   static let maximumBytes = 1 << 20
 
   init() {
@@ -127,7 +131,7 @@ final class WriteBatch: @unchecked Sendable {
 
   deinit { memory.deallocate() }
 
-  var isFull: Bool { rows.count >= Self.maximumRows || byteCount >= Self.maximumBytes }
+  var isFull: Bool { rows.count >= rowLimit || byteCount >= Self.maximumBytes }
 
   private func copy(_ bytes: UnsafeRawPointer, _ count: Int) -> Int {
     if used + count > capacity {
@@ -270,6 +274,7 @@ extension TieredCache {
       try writeMarks()
       beginCycle()
       while collect() > 0 {
+        behind.onFullBatch?()
         try writeBatch()
         behind.roomMade()
       }

@@ -1,4 +1,5 @@
 import Glibc
+import Logging
 import Settings
 
 /// Makes the folders above `path` that are missing. Only for the default path: a folder that the operator named is
@@ -45,5 +46,33 @@ func writePID(to path: String) throws {
   fclose(file)
   if rename(temporary, path) != 0 {
     throw SettingsError("-P: can't write \(path): \(String(cString: strerror(errno)))")
+  }
+}
+
+/// Lets a crash leave a core file of any size, as far as the system allows.
+func allowCoreFiles(_ logger: Logger) {
+  let core = __rlimit_resource_t(RLIMIT_CORE.rawValue)
+  var limit = rlimit(rlim_cur: rlim_t.max, rlim_max: rlim_t.max)
+  if setrlimit(core, &limit) != 0 {
+    getrlimit(core, &limit)
+    limit.rlim_cur = limit.rlim_max
+    setrlimit(core, &limit)
+  }
+  getrlimit(core, &limit)
+  if limit.rlim_cur == 0 { logger.warning("-r: the system allows no core files") }
+}
+
+/// Locks what the process has and will have of memory, each page when it is first used. Where the limit for that is
+/// below `bytes` nothing is locked: a later allocation would fail for it.
+func keepInMemory(atLeast bytes: Int, _ logger: Logger) {
+  let locked = __rlimit_resource_t(__RLIMIT_MEMLOCK.rawValue)
+  var limit = rlimit(rlim_cur: rlim_t.max, rlim_max: rlim_t.max)
+  if setrlimit(locked, &limit) != 0 { getrlimit(locked, &limit) }
+  guard limit.rlim_cur == rlim_t.max else {
+    logger.warning("-k: the memory stays unlocked: only \(limit.rlim_cur) bytes may be locked, not as many as wanted")
+    return
+  }
+  if mlockall(MCL_CURRENT | MCL_FUTURE | Int32(MCL_ONFAULT)) != 0 {
+    logger.warning("-k: the memory stays unlocked: \(String(cString: strerror(errno)))")
   }
 }

@@ -42,7 +42,7 @@ struct Serve: ParsableCommand {
   var maximumItemSize: String?
   @Option(
     name: [.customShort("R"), .customLong("max-reqs-per-event")], parsing: .unconditional,
-    help: "requests per turn of a connection")
+    help: "commands of one connection before others have their turn (default 20)")
   var requestsPerEvent: String?
   @Option(
     name: [.customShort("b"), .customLong("listen-backlog")], parsing: .unconditional,
@@ -56,7 +56,7 @@ struct Serve: ParsableCommand {
   var pidFile: String?
   @Option(
     name: [.customShort("U"), .customLong("udp-port")], parsing: .unconditional,
-    help: "only 0: UDP is not available in this version")
+    help: "UDP port; 0 = none, -1 = any free one (default 0)")
   var udpPort: String?
   @Option(name: [.customShort("B"), .customLong("protocol")], parsing: .unconditional, help: "ascii or auto")
   var binding: String?
@@ -86,9 +86,9 @@ struct Serve: ParsableCommand {
   var tls = false
   @Flag(name: [.customShort("L"), .customLong("enable-largepages")], help: .hidden)
   var largePages = false
-  @Flag(name: [.customShort("k"), .customLong("lock-memory")], help: .hidden)
+  @Flag(name: [.customShort("k"), .customLong("lock-memory")], help: "never swap out the memory")
   var lockMemory = false
-  @Flag(name: [.customShort("r"), .customLong("enable-coredumps")], help: .hidden)
+  @Flag(name: [.customShort("r"), .customLong("enable-coredumps")], help: "core files of any size")
   var coreDumps = false
   @Flag(name: [.customShort("A"), .customLong("enable-shutdown")], help: "clients may stop the server")
   var shutdownCommand = false
@@ -153,10 +153,11 @@ struct Serve: ParsableCommand {
       return handler
     }
     let logger = Logger(label: "thermocline")
-    for option in settings.withoutMeaningHere { logger.info("\(option) has no meaning here") }
+    if settings.coreFiles { allowCoreFiles(logger) }
     do {
       if settings.daemonize { try becomeDaemon() }
       let status = try serve(settings, logger: logger) {
+        if settings.locksMemory { keepInMemory(atLeast: settings.hotMemory, logger) }
         if let user = settings.user { try become(user) }
         // By the user who serves, and before the file is opened.
         if let cold = settings.cold, cold.pathIsDefault { makeStateDirectory(of: cold.path) }
@@ -202,6 +203,7 @@ struct Serve: ParsableCommand {
     }
     try set("port", port, "-p")
     if !listen.isEmpty { try set("listen", listen.joined(separator: ","), "-l") }
+    try set("udp-port", udpPort, "-U")
     try set("unix-socket", unixSocket, "-s")
     try set("unix-mask", unixMask, "-a")
     if let memory {
@@ -217,6 +219,8 @@ struct Serve: ParsableCommand {
     try set("backlog", backlog, "-b")
     try set("user", user, "-u")
     try set("pid-file", pidFile, "-P")
+    if coreDumps { try set("core-files", "true", "-r") }
+    if lockMemory { try set("lock-memory", "true", "-k") }
     if noEvictions { try set("hot.no-evictions", "true", "-M") }
     if noCAS { try set("disable-cas", "true", "-C") }
     if noFlush { try set("disable-flush-all", "true", "-F") }
@@ -226,19 +230,10 @@ struct Serve: ParsableCommand {
     // memcached looks at the first character alone.
     try set("stats-prefix-delimiter", statsPrefix.map { String($0.prefix(1)) }, "-D")
     try set("cold.path", memoryFile, "-e")
-    for option in try ExtendedOptions.parse(extended) {
-      if option.name == "ext_path" {
-        let file = try ExtendedOptions.path(of: option)
-        try set("cold.path", file.path, "-o ext_path")
-        try set("cold.limit", file.size, "-o ext_path")
-      } else if option.name == "idle_timeout" {
-        try set("idle-timeout", option.value, "-o idle_timeout")
-      } else if option.name == "track_sizes" {
-        try set("track-sizes", "true", "-o track_sizes")
-      } else if option.name == "watcher_logbuf_size", let kibibytes = option.value {
-        try set("watcher-buffer", "\(kibibytes)k", "-o watcher_logbuf_size")
-      }
-    }
+    try readExtended(into: &draft)
+    try set("protocol", binding, "-B")
+    try set("auth-file", authFile, "-Y")
+    if sasl { try set("sasl", "true", "-S") }
     try set("cold.path", coldPath, "--cold-path")
     if noCold { try set("cold.enabled", "false", "--no-cold") }
     try set("cold.limit", coldLimit, "--cold-limit")
@@ -249,17 +244,32 @@ struct Serve: ParsableCommand {
     try refuseWhatIsNotThere()
   }
 
+  private func readExtended(into draft: inout Draft) throws {
+    var hasFile = false
+    for option in try ExtendedOptions.parse(extended) {
+      let origin = "-o \(option.name)"
+      switch option.name {
+      case "ext_path":
+        // One file is all there is: of several the first.
+        if hasFile { break }
+        hasFile = true
+        let file = try ExtendedOptions.path(of: option)
+        try draft.set("cold.path", file.path, origin: origin)
+        try draft.set("cold.limit", file.size, origin: origin)
+      case "idle_timeout": try draft.set("idle-timeout", option.value ?? "", origin: origin)
+      case "track_sizes": try draft.set("track-sizes", "true", origin: origin)
+      case "watcher_logbuf_size": try draft.set("watcher-buffer", "\(option.value ?? "")k", origin: origin)
+      case "maxconns_fast": try draft.set("reject-at-maximum", "true", origin: origin)
+      case "no_maxconns_fast", "no_modern": try draft.set("reject-at-maximum", "false", origin: origin)
+      case "sock_cookie_id": draft.settings.socketMark = option.value.flatMap { UInt32($0) }
+      default: break
+      }
+    }
+  }
+
   /// What would make the server less safe, or other than asked, if it were passed over.
   private func refuseWhatIsNotThere() throws {
     if tls { throw SettingsError("-Z: TLS is not available in this version") }
-    if sasl { throw SettingsError("-S: SASL is not available in this version") }
-    if authFile != nil { throw SettingsError("-Y: authentication is not available in this version") }
-    if let udpPort, Int(udpPort) != 0 {
-      throw SettingsError("-U: '\(udpPort)' is not allowed: UDP is not available in this version, only 0")
-    }
-    if let binding, !["ascii", "auto"].contains(binding) {
-      throw SettingsError("-B: '\(binding)' is not allowed: ascii or auto (binary is not available in this version)")
-    }
     try checkWhatIsOnlyChecked()
   }
 
@@ -275,7 +285,10 @@ struct Serve: ParsableCommand {
   }
 
   /// Of the options behind -o, those that do something here.
-  private static let withMeaning = ["ext_path", "idle_timeout", "track_sizes", "watcher_logbuf_size"]
+  static let withMeaning = [
+    "ext_path", "idle_timeout", "track_sizes", "watcher_logbuf_size", "maxconns_fast", "no_maxconns_fast", "no_modern",
+    "sock_cookie_id", "modern",
+  ]
 
   private func withoutMeaning() throws -> [String] {
     var list: [String] = []
@@ -284,12 +297,12 @@ struct Serve: ParsableCommand {
     note(minimumChunk != nil, "-n")
     note(napiIDs != nil, "-N")
     note(largePages, "-L")
-    note(lockMemory, "-k")
-    note(coreDumps, "-r")
-    note(requestsPerEvent != nil, "-R")
-    for option in try ExtendedOptions.parse(extended) where !Self.withMeaning.contains(option.name) {
-      list.append("-o \(option.name)")
+    var files = 0
+    for option in try ExtendedOptions.parse(extended) {
+      if option.name == "ext_path" { files += 1 }
+      if !Self.withMeaning.contains(option.name) { list.append("-o \(option.name)") }
     }
+    note(files > 1, "-o ext_path (after the first)")
     return list
   }
 }

@@ -100,7 +100,7 @@ class Server:
         running.add(self)
 
     def start(self, timeout: float = 20) -> "Server":
-        """Starts the process and waits until it answers `version`."""
+        """Starts the process and waits until it answers `version`, or asks who wants to know."""
         for attempt in range(5):
             if self.fixed_port is None and (self.port == 0 or attempt > 0):
                 self.port = free_port()
@@ -126,7 +126,7 @@ class Server:
                 raise ServerFailed(f"ended with status {status}; it said: {self.log[-2000:]!r}")
             try:
                 with Connection(self.port, timeout=max(0.1, deadline - time.monotonic())) as connection:
-                    if connection.call(b"version\r\n").startswith(b"VERSION "):
+                    if connection.call(b"version\r\n").startswith((b"VERSION ", b"CLIENT_ERROR unauthenticated")):
                         return
             except OSError:
                 pass

@@ -37,7 +37,7 @@ private final class Served {
     let limits = ServerShared.Limits(
       maximumItemBytes: 1 << 20, maximumConnections: 10, threads: 1, startWaitMilliseconds: 0,
       idleTimeoutSeconds: 0, flushDisabled: false, casDisabled: false, dumpsDisabled: false,
-      watchDisabled: false, shutdownEnabled: false, commitsBeforeReply: false, requestsPerEvent: 20)
+      watchDisabled: false, saslEnabled: false, shutdownEnabled: false, commitsBeforeReply: false, requestsPerEvent: 20)
     shared = ServerShared(cache: cache, limits: limits, verbosity: 0, administration: Administration(Settings(), []))
     worker = Worker(number: 0, shared: shared)
     var pair: [Int32] = [0, 0]

@@ -39,14 +39,16 @@ struct CommandLineTests {
     #expect(settings.maximumItemSize == 2 << 20)
     #expect(settings.requestsPerEvent == 5)
     #expect(settings.backlog == 7)
-    #expect(settings.evictionsDisabled && settings.casDisabled && settings.flushDisabled && settings.daemonize)
+    #expect(
+      settings.locksMemory && settings.evictionsDisabled && settings.casDisabled && settings.flushDisabled
+        && settings.daemonize)
     #expect(settings.verbosity == 2)
     #expect(settings.pidFile == "/tmp/x.pid")
     #expect(settings.user == "nobody")
     #expect(settings.idleTimeout == 30)
     #expect(settings.cold?.path == "/tmp/x.db")
     #expect(settings.cold?.pathIsDefault == false)
-    for option in ["-f", "-n", "-k", "-o hashpower"] { #expect(settings.withoutMeaningHere.contains(option)) }
+    for option in ["-f", "-n", "-o hashpower"] { #expect(settings.withoutMeaningHere.contains(option)) }
   }
 
   @Test("Our own options are mapped")
@@ -64,6 +66,18 @@ struct CommandLineTests {
     #expect(settings.cold?.path == "/a/e.db")
     #expect(settings.cold?.limit == 64 << 20)
     #expect(try self.settings("--no-cold").cold == nil)
+  }
+
+  @Test("A password file alone means text; with SASL both protocols ask")
+  func authentication() throws {
+    #expect(try settings("-B binary").wireProtocol == .binary)
+    #expect(try settings("").wireProtocol == .negotiating)
+    let text = try settings("-Y /p -l 127.0.0.1,proto[negotiating]:127.0.0.1:5")
+    #expect(text.passwordFile == "/p" && text.wireProtocol == .ascii && !text.saslEnabled)
+    #expect(text.listeners.allSatisfy { $0.wire == nil })
+    let both = try settings("-S -Y /p")
+    #expect(both.saslEnabled && both.wireProtocol == .negotiating)
+    #expect(try settings("-S", environment: ["MEMCACHED_SASL_PWDB": "/q"]).passwordFile == "/q")
   }
 
   @Test("A unix socket takes the place of TCP")
@@ -99,9 +113,12 @@ struct CommandLineTests {
     "What memcached refuses, and what is not there yet, is refused with its name",
     arguments: [
       ("-c 0", "-c"), ("-t 0", "-t"), ("-R 0", "-R"), ("-I 1000", "-I"), ("-I 2g", "-I"), ("-B http", "-B"),
-      ("-B binary", "-B"), ("-f 1", "-f"), ("-f x", "-f"), ("-n 0", "-n"), ("-N 0", "-N"), ("-N 9", "-N"),
-      ("-p 65536", "-p"), ("-p x", "-p"), ("-m 0", "-m"), ("-m x", "-m"), ("-m -5", "-m"), ("-U 11211", "-U"),
-      ("-Z", "-Z"), ("-S", "-S"), ("-Y file", "-Y"), ("-a 999", "-a"), ("-I 40m", "half of the memory"),
+      ("-f 1", "-f"), ("-f x", "-f"), ("-n 0", "-n"), ("-N 0", "-N"), ("-N 9", "-N"),
+      ("-p 65536", "-p"), ("-p x", "-p"), ("-m 0", "-m"), ("-m x", "-m"), ("-m -5", "-m"), ("-U 65536", "-U"),
+      ("-U x", "-U"),
+      ("-Z", "-Z"), ("-a 999", "-a"), ("-I 40m", "half of the memory"),
+      ("-S", "-Y"), ("-S -Y f -B ascii", "-B ascii"), ("-Y f -B binary", "-S"), ("-Y f -U 11211", "UDP"),
+      ("-Y f -l proto[binary]:127.0.0.1", "-S"),
       ("-o nonsense", "nonsense"), ("-o hashpower=11", "hashpower"), ("-o hashpower", "hashpower"),
       ("-o slab_automove=3", "slab_automove"), ("-o hash_algorithm=md5", "hash_algorithm"),
       ("-o hot_lru_pct=80", "hot_lru_pct"), ("-o tail_repair_time=9", "tail_repair_time"),

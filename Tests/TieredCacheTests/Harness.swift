@@ -118,7 +118,10 @@ final class Bench {
   }
 
   /// Runs an operation to its end, with cold reads, writes and the scan as it asks for them.
-  func complete(_ key: String, _ body: (CacheKey, ColdAnswer?) -> Outcome) -> Outcome {
+  /// `onFull`: called when unsaved items have to be written first; false: they are not, and the outcome is full.
+  func complete(
+    _ key: String, onFull: (() -> Bool)? = nil, _ body: (CacheKey, ColdAnswer?) -> Outcome
+  ) -> Outcome {
     let bytes = Array(key.utf8)
     return bytes.withUnsafeBytes { raw in
       let key = cache.key(raw.baseAddress!, raw.count)
@@ -132,7 +135,12 @@ final class Bench {
           cache.coldReads!.submit([(key.hash, sequence)], sink: inbox, ticket: 1)
           cache.coldReads!.serve(reader!, waits: false)
           answer = inbox.answers.removeLast()
-        case .full: cache.writeCycle()
+        case .full:
+          if let onFull {
+            if !onFull() { return .full }
+          } else {
+            cache.writeCycle()
+          }
         default: return outcome
         }
       }
@@ -163,7 +171,7 @@ final class Bench {
   @discardableResult
   func store(
     _ mode: StoreMode = .set, _ key: String, _ value: [UInt8], flags: UInt32 = 0, expiresAt: UnixSeconds = 0,
-    options: ChangeOptions = ChangeOptions()
+    options: ChangeOptions = ChangeOptions(), onFull: (() -> Bool)? = nil
   ) -> Outcome {
     var block: PinnedValue? = nil
     if cache.needsBlock(keyLength: key.utf8.count, flags: flags, valueLength: value.count) {
@@ -171,7 +179,7 @@ final class Bench {
       block!.bytes.copyMemory(from: value, byteCount: value.count)
     }
     var changed = ChangedItem()
-    let outcome = complete(key) { key, answer in
+    let outcome = complete(key, onFull: onFull) { key, answer in
       value.withUnsafeBytes { bytes in
         cache.store(
           mode, key, flags: flags, expiresAt: expiresAt,

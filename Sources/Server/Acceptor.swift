@@ -1,0 +1,92 @@
+import CSystem
+import Glibc
+import Logging
+
+/// Accepts connections and hands them to the workers in turn until a signal says to stop.
+struct Acceptor {
+  private let listeners: [Listener]
+  private let signals: Int32
+  private let shared: ServerShared
+  private let logger: Logger
+
+  /// `signals`: a signalfd.
+  init(_ listeners: [Listener], signals: Int32, _ shared: ServerShared, _ logger: Logger) {
+    self.listeners = listeners
+    self.signals = signals
+    self.shared = shared
+    self.logger = logger
+  }
+
+  func run() {
+    var polled = [pollfd(fd: signals, events: Int16(POLLIN), revents: 0)]
+    polled += listeners.map { pollfd(fd: $0.socket, events: Int16(POLLIN), revents: 0) }
+    var nextWorker = 0
+    while true {
+      let count = retrying { Int(poll(&polled, nfds_t(polled.count), -1)) }
+      if count < 0 { return }
+      if polled[0].revents != 0, readStopSignal() { return }
+      for (i, listener) in listeners.enumerated() where polled[i + 1].revents != 0 {
+        if !acceptAll(from: listener, &nextWorker), waitForRoom() { return }
+      }
+    }
+  }
+
+  /// Takes what waits at a listener, but not for ever. False if there is no room for more.
+  private func acceptAll(from listener: Listener, _ nextWorker: inout Int) -> Bool {
+    for _ in 0..<64 {
+      let isFull = shared.connectionCount.load(ordering: .relaxed) >= shared.limits.maximumConnections
+      if isFull && !shared.limits.rejectsAtMaximum { return false }
+      let socket = accept4(listener.socket, nil, nil, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
+      if socket < 0 { return errno != EMFILE && errno != ENFILE }
+      if isFull {
+        shared.connectionsRejected.add(1, ordering: .relaxed)
+        let line: StaticString = "ERROR Too many open connections\r\n"
+        _ = send(socket, line.utf8Start, line.utf8CodeUnitCount, Int32(MSG_NOSIGNAL))
+        close(socket)
+        continue
+      }
+      shared.connectionsTotal.add(1, ordering: .relaxed)
+      shared.connectionCount.add(1, ordering: .relaxed)
+      if listener.transport == .tcp {
+        var one: Int32 = 1
+        setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
+        setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &one, 4)
+      }
+      shared.workers[nextWorker].mailbox.post(.accepted(listener.accepted(socket)))
+      nextWorker = (nextWorker + 1) % shared.workers.count
+    }
+    return true
+  }
+
+  /// Lets new connections wait in the kernel's backlog until others have closed. True if the server is to stop.
+  private func waitForRoom() -> Bool {
+    shared.listenDisabled.add(1, ordering: .relaxed)
+    shared.isAccepting.store(false, ordering: .relaxed)
+    defer { shared.isAccepting.store(true, ordering: .relaxed) }
+    var polled = pollfd(fd: signals, events: Int16(POLLIN), revents: 0)
+    // At least once: descriptors may be short although the connections are fewer than allowed.
+    repeat {
+      let count = retrying { Int(poll(&polled, 1, 10)) }
+      shared.listenDisabledMicroseconds.add(10_000, ordering: .relaxed)
+      if count != 0 && readStopSignal() { return true }
+    } while shared.connectionCount.load(ordering: .relaxed) >= shared.limits.maximumConnections
+    return false
+  }
+
+  /// True for those that end the server.
+  private func readStopSignal() -> Bool {
+    var info = signalfd_siginfo()
+    while read(signals, &info, MemoryLayout<signalfd_siginfo>.size) > 0 {
+      switch Int32(info.ssi_signo) {
+      case SIGTERM, SIGINT: return true
+      case SIGUSR1:
+        // memcached ends so that its memory file can be used again; here every end keeps all items.
+        logger.notice("Gracefully stopping")
+        return true
+      case SIGHUP: readPasswordsAgain(shared, logger)
+      default: break
+      }
+    }
+    return false
+  }
+}

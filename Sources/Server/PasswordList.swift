@@ -1,0 +1,87 @@
+import Foundation
+import Synchronization
+
+/// Why a password file can't be used; one line that never shows what stands in it.
+struct PasswordFileError: Error, CustomStringConvertible {
+  let description: String
+}
+
+/// Users and their passwords, from a file of lines `user:password`. Read again on SIGHUP; a file that can't be
+/// read then leaves the list as it was.
+final class PasswordList: Sendable {
+  private struct Entry {
+    var user: [UInt8]
+    var password: [UInt8]
+  }
+
+  let path: String
+  private let entries: Mutex<[Entry]>
+
+  /// Bytes of a line without its end. Source: memcached authfile.c.
+  static let maximumLine = 255
+  /// Users, so that a wrong file does not become a list.
+  static let maximumEntries = 10_000
+
+  init(path: String) throws(PasswordFileError) {
+    self.path = path
+    entries = Mutex(try Self.read(path))
+  }
+
+  /// Returns how many users there are.
+  @discardableResult
+  func reload() throws(PasswordFileError) -> Int {
+    let fresh = try Self.read(path)
+    entries.withLock { $0 = fresh }
+    return fresh.count
+  }
+
+  var count: Int { entries.withLock { $0.count } }
+
+  /// Whether this user has this password. Takes as long for a wrong one as for a right one of the same length.
+  func accepts(_ user: UnsafeRawBufferPointer, _ password: UnsafeRawBufferPointer) -> Bool {
+    entries.withLock { entries in
+      var found = false
+      for entry in entries where areEqual(entry.user, user) && areEqual(entry.password, password) { found = true }
+      return found
+    }
+  }
+
+  private func areEqual(_ kept: [UInt8], _ given: UnsafeRawBufferPointer) -> Bool {
+    guard kept.count == given.count else { return false }
+    var difference: UInt8 = 0
+    for i in 0..<kept.count { difference |= kept[i] ^ given[i] }
+    return difference == 0
+  }
+
+  private static func read(_ path: String) throws(PasswordFileError) -> [Entry] {
+    guard let file = fopen(path, "r") else {
+      throw PasswordFileError(description: "can't read the password file \(path): \(String(cString: strerror(errno)))")
+    }
+    defer { fclose(file) }
+    var entries: [Entry] = []
+    var buffer = [CChar](repeating: 0, count: maximumLine + 3)
+    var number = 0
+    while fgets(&buffer, Int32(buffer.count), file) != nil {
+      number += 1
+      var line = buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
+      if line.last == 10 { line.removeLast() }
+      if line.last == 13 { line.removeLast() }
+      if line.isEmpty { continue }
+      guard line.count <= maximumLine else {
+        throw PasswordFileError(
+          description: "\(path), line \(number): longer than \(maximumLine) bytes")
+      }
+      guard let colon = line.firstIndex(of: UInt8(ascii: ":")) else {
+        throw PasswordFileError(description: "\(path), line \(number): should be 'user:password'")
+      }
+      guard entries.count < maximumEntries else {
+        throw PasswordFileError(description: "\(path): more than \(maximumEntries) users")
+      }
+      entries.append(Entry(user: Array(line[..<colon]), password: Array(line[(colon + 1)...])))
+    }
+    if ferror(file) != 0 {
+      throw PasswordFileError(description: "can't read the password file \(path): \(String(cString: strerror(errno)))")
+    }
+    return entries
+  }
+}
