@@ -14,17 +14,17 @@ package func checkBinary(_ stream: UnsafeRawBufferPointer) -> Int {
     let followed = ExactCopy(bytes, follower: "\u{0}\u{1}\u{2}key")
     let facts = BinaryFacts(alone.start, alone.count)
     // Bytes that come later can complete a frame, never change what is there.
-    precondition(facts == BinaryFacts(followed.start, followed.count), "what follows the bytes decides about them")
+    require(facts == BinaryFacts(followed.start, followed.count), "what follows the bytes decides about them")
     guard let facts else { return frames }
     frames += 1
     // Header, extras and key are enough; one byte less is not.
     let head = UnsafeRawBufferPointer(rebasing: bytes[..<facts.headBytes])
     let exact = ExactCopy(head)
-    precondition(BinaryFacts(exact.start, exact.count) == facts, "a frame needs more than its head")
+    require(BinaryFacts(exact.start, exact.count) == facts, "a frame needs more than its head")
     let short = ExactCopy(UnsafeRawBufferPointer(rebasing: head.dropLast()))
-    precondition(BinaryFacts(short.start, short.count) == nil, "a frame is known before its head is there")
+    require(BinaryFacts(short.start, short.count) == nil, "a frame is known before its head is there")
     if facts.fault == .badLengths || facts.fault == .invalid { return frames }
-    precondition(facts.headBytes + facts.valueLength == BinaryRequest.headerBytes + facts.bodyLength, "parts of a body")
+    require(facts.headBytes + facts.valueLength == BinaryRequest.headerBytes + facts.bodyLength, "parts of a body")
     rest = rest.dropFirst(BinaryRequest.headerBytes + facts.bodyLength)
   }
 }
@@ -52,12 +52,12 @@ private struct BinaryFacts: Equatable {
     valueLength = request.valueLength
     headBytes = request.headBytes
     extras = []
-    precondition(request.start == start && headBytes <= count, "a head outside of its bytes")
-    precondition(request.keyLength >= 0 && request.extrasLength >= 0, "a part of less than nothing")
+    require(request.start == start && headBytes <= count, "a head outside of its bytes")
+    require(request.keyLength >= 0 && request.extrasLength >= 0, "a part of less than nothing")
     guard fault == .none || fault == .unknown else { return }
-    precondition(valueLength >= 0, "a value of less than nothing")
-    precondition(request.keyLength <= TextLimits.keyLength, "a key of \(request.keyLength) bytes")
-    precondition(bodyLength <= BinaryRequest.maximumBody, "a body of \(bodyLength) bytes")
+    require(valueLength >= 0, "a value of less than nothing")
+    require(request.keyLength <= TextLimits.keyLength, "a key of \(request.keyLength) bytes")
+    require(bodyLength <= BinaryRequest.maximumBody, "a body of \(bodyLength) bytes")
     guard fault == .none else { return }
     // All that a command reads of its extras has to be there.
     switch verb {
