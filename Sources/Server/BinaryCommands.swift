@@ -159,7 +159,7 @@ extension WorkerState {
       let valueLength = returnsValue ? item.valueLength : 0
       written = Self.writeHead(
         target, request, .success, keyLength: keyLength, extrasLength: 4, bodyLength: 4 + keyLength + valueLength,
-        cas: item.cas)
+        cas: shows(item.cas))
       (target + written).storeBytes(of: item.flags.bigEndian, as: UInt32.self)
       written += 4
       (target + written).copyMemory(from: request.key, byteCount: keyLength)
@@ -175,6 +175,9 @@ extension WorkerState {
     }
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, request.value, end) }
     let touches = touchTo != nil
+    var isHit = false
+    if case .done = outcome { isHit = true }
+    notePrefix(.get(hit: isHit), key.start, key.count)
     if touches { counters.touchCommands &+= 1 } else { counters.getCommands &+= 1 }
     if case .done = outcome {
       out.advance(written)
@@ -254,6 +257,12 @@ extension WorkerState {
     return skip(connection, request)
   }
 
+  /// What a store compares with. Under -C nothing, while deletion and arithmetic then find no CAS that fits: so it
+  /// is in memcached.
+  private func storedCAS(_ request: BinaryRequest) -> UInt64? {
+    request.cas == 0 || limits.casDisabled ? nil : request.cas
+  }
+
   private func storeBinary(
     _ connection: UnsafeMutablePointer<Connection>, _ request: BinaryRequest, _ key: CacheKey, _ value: NewValue,
     _ changed: inout ChangedItem
@@ -264,11 +273,11 @@ extension WorkerState {
     switch request.verb {
     case .append, .prepend:
       mode = request.verb == .append ? .append : .prepend
-      options.unique = request.cas != 0 ? request.cas : nil
+      options.unique = storedCAS(request)
     default:
       expiry = expiryMoment(Int64(request.extra32(4)), now: now)
-      if request.cas != 0 {
-        mode = .compareAndSwap(request.cas)
+      if let cas = storedCAS(request) {
+        mode = .compareAndSwap(cas)
       } else {
         mode = request.verb == .set ? .set : request.verb == .add ? .add : .replace
       }
@@ -283,12 +292,14 @@ extension WorkerState {
     _ outcome: Outcome, _ changed: ChangedItem
   ) {
     counters.setCommands &+= 1
+    notePrefix(.set, key.start, key.count)
     let joins = request.verb == .append || request.verb == .prepend
-    if request.cas != 0 && !joins { countCompare(outcome) }
+    let compares = storedCAS(request) != nil && !joins
+    if compares { countCompare(outcome) }
     switch outcome {
     case .done:
-      if limits.commitsBeforeReply && !request.isQuiet { connection.pointee.needsCommit = true }
-      acknowledge(request, cas: changed.cas)
+      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+      acknowledge(request, cas: shows(changed.cas))
     case .exists: reply(request, .exists)
     case .notFound: reply(request, .notFound)
     case .outOfMemory:
@@ -299,7 +310,7 @@ extension WorkerState {
     case .notDurable: reply(request, .outOfMemory, "the cold tier cannot be written")
     default:
       // Nothing to replace, or something in the way of add.
-      if request.cas != 0 && !joins {
+      if compares {
         reply(request, .notFound)
       } else {
         reply(request, request.verb == .add ? .exists : request.verb == .replace ? .notFound : .notStored)
@@ -365,7 +376,7 @@ extension WorkerState {
     let initial = request.extra64(8)
     let expiry = request.extra32(16)
     var options = ChangeOptions()
-    options.unique = request.cas != 0 ? request.cas : nil
+    options.unique = request.cas != 0 ? compares(request.cas) : nil
     var number = initial
     var changed = ChangedItem()
     let outcome = cache.update(
@@ -385,9 +396,9 @@ extension WorkerState {
       if !changed.isNew {
         if isIncrement { counters.incrementHits &+= 1 } else { counters.decrementHits &+= 1 }
       }
+      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
       if !request.isQuiet {
-        if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
-        head(request, .success, bodyLength: 8, cas: changed.cas)
+        head(request, .success, bodyLength: 8, cas: shows(changed.cas))
         var bytes = number.bigEndian
         out.append(&bytes, 8)
       }
@@ -410,16 +421,17 @@ extension WorkerState {
     let outcome: Outcome
     if request.cas != 0 {
       var options = DeletionOptions()
-      options.unique = request.cas
+      options.unique = compares(request.cas)
       outcome = cache.delete(key, options, now: now, answer: answer)
     } else {
       outcome = cache.delete(key, now: now, answer: answer)
     }
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, request.value, end) }
+    notePrefix(.delete, key.start, key.count)
     switch outcome {
     case .done:
       counters.deleteHits &+= 1
-      if limits.commitsBeforeReply && !request.isQuiet { connection.pointee.needsCommit = true }
+      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
       acknowledge(request)
     case .exists: reply(request, .exists)
     case .notDurable: reply(request, .outOfMemory, "the cold tier cannot be written")
@@ -439,7 +451,7 @@ extension WorkerState {
       return
     }
     flushAll(after: request.extrasLength == 4 ? Int64(request.extra32(0)) : 0)
-    if limits.commitsBeforeReply && !request.isQuiet { connection.pointee.needsCommit = true }
+    if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
     acknowledge(request)
   }
 

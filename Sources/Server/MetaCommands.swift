@@ -49,6 +49,11 @@ extension WorkerState {
     }
   }
 
+  /// Under -C every CAS reads 0, and none that a client names is that of an item.
+  @inline(__always)
+  func shows(_ cas: UInt64) -> UInt64 { limits.casDisabled ? 0 : cas }
+  func compares(_ unique: UInt64) -> UInt64 { limits.casDisabled ? .max : unique }
+
   // MARK: mg
 
   private mutating func metaGet(
@@ -59,7 +64,7 @@ extension WorkerState {
     options.changes = flags.has("T") || flags.has("R")
     options.leavesNoTrace = flags.has("u")
     options.creates = flags.has("N")
-    options.newCAS = flags.has("E") ? request.newCAS : nil
+    options.newCAS = flags.has("E") && !limits.casDisabled ? request.newCAS : nil
     options.keyIsBinary = request.keyIsBinary
     let target = out.end
     let now = now
@@ -68,7 +73,7 @@ extension WorkerState {
     var pinnedBytes = 0
     let outcome = cache.visit(key, options, now: now, answer: connection.pointee.answer(for: key.hash)) { visit in
       let item = visit.item
-      let showsValue = flags.has("v") && !(flags.has("C") && item.cas == request.unique)
+      let showsValue = flags.has("v") && !(flags.has("C") && shows(item.cas) == request.unique)
       var reply = ReplyLine(target)
       if showsValue {
         reply.put("VA ")
@@ -76,7 +81,7 @@ extension WorkerState {
       } else {
         reply.put("HD")
       }
-      Self.writeGetFlags(&reply, &visit, request, key, now: now)
+      Self.writeGetFlags(&reply, &visit, request, key, cas: shows(item.cas), now: now)
       reply.put("\r\n")
       if showsValue && !item.isLarge {
         reply.put(item.value, item.valueLength + 2)
@@ -114,7 +119,8 @@ extension WorkerState {
 
   /// What the flags of mg ask to know, in their order, and what they do to the item.
   private static func writeGetFlags(
-    _ reply: inout ReplyLine, _ visit: inout Visit, _ request: MetaRequest, _ key: CacheKey, now: UnixSeconds
+    _ reply: inout ReplyLine, _ visit: inout Visit, _ request: MetaRequest, _ key: CacheKey, cas: UInt64,
+    now: UnixSeconds
   ) {
     let item = visit.item
     let state = item.state
@@ -136,7 +142,7 @@ extension WorkerState {
         }
       case UInt8(ascii: "s"): reply.put(" s", decimal: UInt64(item.valueLength))
       case UInt8(ascii: "t"): reply.put(timeToLive: visit.expiresAt, now: now)
-      case UInt8(ascii: "c"): reply.put(" c", decimal: item.cas)
+      case UInt8(ascii: "c"): reply.put(" c", decimal: cas)
       case UInt8(ascii: "f"): reply.put(" f", decimal: UInt64(item.flags))
       case UInt8(ascii: "l"): reply.put(" l", decimal: UInt64(now &- min(now, item.lastAccess)))
       case UInt8(ascii: "h"): reply.put(state.contains(.fetched) ? " h1" : " h0")
@@ -208,7 +214,7 @@ extension WorkerState {
   ) -> Outcome {
     let flags = request.flags
     var options = ChangeOptions()
-    options.newCAS = flags.has("E") ? request.newCAS : nil
+    options.newCAS = flags.has("E") && !limits.casDisabled ? request.newCAS : nil
     options.keyIsBinary = request.keyIsBinary
     var expiry = request.expiry
     var mode = StoreMode.set
@@ -219,14 +225,14 @@ extension WorkerState {
       options.creates = flags.has("N")
       if options.creates { expiry = request.vivifyExpiry }
       // As for memcached: 0 compares with nothing.
-      if flags.has("C") && request.unique != 0 { options.unique = request.unique }
+      if flags.has("C") && request.unique != 0 && !limits.casDisabled { options.unique = request.unique }
     case UInt8(ascii: "R"): mode = .replace
     default: break
     }
     if flags.has("C") {
       switch mode {
       case .set, .replace:
-        mode = .compareAndSwap(request.unique)
+        mode = .compareAndSwap(compares(request.unique))
         options.allowsStale = flags.has("I")
       default: break
       }
@@ -275,7 +281,7 @@ extension WorkerState {
       switch word.start.load(as: UInt8.self) {
       case UInt8(ascii: "O"): reply.put(word: word.start, word.length)
       case UInt8(ascii: "k"): reply.put(keyOf: request)
-      case UInt8(ascii: "c"): reply.put(" c", decimal: changed.cas)
+      case UInt8(ascii: "c"): reply.put(" c", decimal: shows(changed.cas))
       case UInt8(ascii: "s"):
         let isDone = if case .done = outcome { true } else { false }
         reply.put(" s", decimal: UInt64(isDone ? changed.valueLength : request.valueLength))
@@ -345,13 +351,13 @@ extension WorkerState {
     let outcome: Outcome
     if flags.has("C") || flags.has("I") || flags.has("x") {
       var options = DeletionOptions()
-      options.unique = flags.has("C") ? request.unique : nil
+      options.unique = flags.has("C") ? compares(request.unique) : nil
       options.marksStale = flags.has("I")
       options.staleUntil = flags.has("T") ? expiryMoment(request.expiry, now: now) : nil
       options.clearsValue = flags.has("x")
       options.flags = request.clientFlags
       options.expiresAt = expiryMoment(request.expiry, now: now)
-      options.newCAS = flags.has("E") ? request.newCAS : nil
+      options.newCAS = flags.has("E") && !limits.casDisabled ? request.newCAS : nil
       options.keyIsBinary = request.keyIsBinary
       outcome = cache.delete(key, options, now: now, answer: connection.pointee.answer(for: key.hash))
     } else {
@@ -389,7 +395,7 @@ extension WorkerState {
     let flags = request.flags
     let isIncrement = request.mode != UInt8(ascii: "D") && request.mode != UInt8(ascii: "-")
     var options = ChangeOptions()
-    options.unique = flags.has("C") && request.unique != 0 ? request.unique : nil
+    options.unique = flags.has("C") && request.unique != 0 ? compares(request.unique) : nil
     options.newCAS = flags.has("E") ? request.newCAS : nil
     options.keyIsBinary = request.keyIsBinary
     options.isDecrement = !isIncrement
@@ -463,7 +469,7 @@ extension WorkerState {
       let word = nextToken(&p, request.flagsEnd)
       if word.length == 0 { break }
       switch word.start.load(as: UInt8.self) {
-      case UInt8(ascii: "c"): reply.put(" c", decimal: changed.cas)
+      case UInt8(ascii: "c"): reply.put(" c", decimal: shows(changed.cas))
       case UInt8(ascii: "t"): reply.put(timeToLive: expiresAt, now: now)
       case UInt8(ascii: "T"): expiresAt = expiry
       case UInt8(ascii: "N"): if changed.isNew { expiresAt = vivifyExpiry }
@@ -500,7 +506,7 @@ extension WorkerState {
         reply.put(" exp=", decimal: UInt64(item.expiresAt - min(item.expiresAt, now)))
       }
       reply.put(" la=", decimal: UInt64(now &- min(now, item.lastAccess)))
-      reply.put(" cas=", decimal: item.cas)
+      reply.put(" cas=", decimal: shows(item.cas))
       reply.put(item.state.contains(.fetched) ? " fetch=yes" : " fetch=no")
       reply.put(" cls=", decimal: UInt64(cache.sizeClass(of: item)))
       reply.put(" size=", decimal: UInt64(item.nominalBytes))
@@ -508,6 +514,7 @@ extension WorkerState {
       written = reply.count
     }
     if mustWait(connection, outcome) { return outcome }
+    counters.metaCommands &+= 1
     if case .done = outcome { out.advance(written) } else { out.append("EN\r\n") }
     return outcome
   }

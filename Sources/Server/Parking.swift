@@ -89,7 +89,8 @@ extension WorkerState {
           // What it was about to acknowledge is not in the file: no reply is the honest one.
           close(connection)
         }
-      } else {
+      } else if connection.pointee.parking == .room {
+        // Whoever waits for something else by now is woken by that.
         resume(connection)
       }
     }
@@ -105,7 +106,7 @@ extension WorkerState {
       for connection in waiting {
         if connection.pointee.parkedUntil <= time {
           connection.pointee.scanGivenUp = true
-          resume(connection)
+          if connection.pointee.parking == .scan { resume(connection) }
         } else {
           waitingForScan.append(connection)
         }
@@ -122,7 +123,7 @@ extension WorkerState {
           } else {
             waitingForCycle.append(connection)
           }
-        } else {
+        } else if connection.pointee.parking == .room {
           resume(connection)
         }
       }

@@ -217,8 +217,7 @@ extension WorkerState {
     case .replace: .replace
     case .append: .append
     case .prepend: .prepend
-    // Without CAS no item has a number, and none fits.
-    case .cas: .compareAndSwap(limits.casDisabled ? 0 : number)
+    case .cas: .compareAndSwap(compares(number))
     default: .set
     }
   }
@@ -400,7 +399,7 @@ extension WorkerState {
     let outcome = cache.delete(
       key, now: now, answer: connection.pointee.answer(for: key.hash), isExact: !request.noreply)
     switch outcome {
-    case .cold: return parkFor(connection, outcome, key, after, end)
+    case .cold, .full: return parkFor(connection, outcome, key, after, end)
     case .scanning where !connection.pointee.scanGivenUp:
       return parkFor(connection, outcome, key, after, end)
     case .scanning: cache.remove(key)

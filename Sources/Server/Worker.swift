@@ -256,7 +256,8 @@ struct WorkerState {
       case .scanAdvanced:
         let waiting = waitingForScan
         waitingForScan.removeAll()
-        for connection in waiting { resume(connection) }
+        // Whoever waits for something else by now is woken by that.
+        for connection in waiting where connection.pointee.parking == .scan { resume(connection) }
         updateWants()
       case .streamed(let ticket, let isLast):
         streamed(UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!, isLast: isLast)
@@ -414,13 +415,12 @@ struct WorkerState {
 
   /// Sends what has come together, or holds it until it is committed.
   mutating func finishTurn(_ connection: UnsafeMutablePointer<Connection>) {
-    if connection.pointee.needsCommit {
+    // With nothing to send yet, the next reply is held: it says that the quiet commands before it are done.
+    if connection.pointee.needsCommit && !out.isEmpty {
       connection.pointee.needsCommit = false
-      if !out.isEmpty {
-        out.spill(after: 0, into: &connection.pointee.backlog)
-        holdForCommit(connection)
-        return
-      }
+      out.spill(after: 0, into: &connection.pointee.backlog)
+      holdForCommit(connection)
+      return
     }
     if !flush(connection) { return }
     if connection.pointee.closesAfterOutput && connection.pointee.backlog.isEmpty

@@ -215,6 +215,10 @@ extension TieredCache {
     _ key: CacheKey, _ options: DeletionOptions, now: UnixSeconds, answer: ColdAnswer?,
     _ state: inout ShardState
   ) -> Step {
+    if mustWaitToBury(state) {
+      writeBehind!.urge()
+      return .finished(.full)
+    }
     var inRAM = state.hot.find(key.hash, key.start, key.count)
     if inRAM == nil {
       switch locateCold(key, now: now, answer: answer, &state) {

@@ -122,8 +122,14 @@ extension TieredCache {
 
   /// Whether a writer has to wait for the file.
   func mustWait(_ state: borrowing ShardState) -> Bool {
-    store != nil && state.unsavedBytes > unsavedLimitPerShard && options.durability != .shutdown
+    if mustWaitToBury(state) { return true }
+    return store != nil && state.unsavedBytes > unsavedLimitPerShard && options.durability != .shutdown
       && options.slowDisk == .wait && coldWritable.load(ordering: .relaxed)
+  }
+
+  /// Whether a deletion has to wait for the file, which takes tombstones more slowly than they come.
+  func mustWaitToBury(_ state: borrowing ShardState) -> Bool {
+    state.tombstones.count > ShardState.maximumTombstones / 2 && coldWritable.load(ordering: .relaxed)
   }
 
   private func storeLocked(
@@ -441,16 +447,22 @@ extension TieredCache {
       defer { swap(&frees, &state.hot.frees) }
       let sighting = self.sighting(key, now: now, answer: answer, &state)
       let outcome = self.deleteLocked(key, now: now, answer: answer, isExact: isExact, &state)
+      if case .full = outcome { return outcome }
       self.noteDeletion(key, isMeta: isMeta, sighting, outcome)
       return outcome
     }
     frees.release()
+    writeBehind?.wakeIfUrged()
     return outcome
   }
 
   private func deleteLocked(
     _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer?, isExact: Bool, _ state: inout ShardState
   ) -> Outcome {
+    if mustWaitToBury(state) {
+      writeBehind!.urge()
+      return .full
+    }
     if let item = state.hot.find(key.hash, key.start, key.count) {
       let live = state.hot.isLive(item, at: now)
       if live { state.hot.countDeletion(item) }

@@ -262,3 +262,36 @@ def test_random_mixes(arrangement, seed):
         peer = names[1].comparable(exchange(arrangement.peer, stream))
         assert ours == peer, f"seed {seed}, round {round_}"
         arrangement.push_out()
+
+
+def test_without_cas_every_value_is_zero_and_none_matches(tmp_path):
+    """-C, in all three protocols."""
+    servers = [harness.Server(tmp_path / "ours", "-C", cold=False).start(),
+               harness.Server(tmp_path / "peer", "-C", binary=harness.PEER).start()]
+    frames = [store(SET, b"c", b"1", opaque=1), frame(GET, b"c", opaque=2), store(SET, b"c", b"2", cas=5, opaque=3),
+              frame(DELETE, b"c", cas=5, opaque=4), count(INCREMENT, b"c", cas=5, opaque=5), count(INCREMENT, b"c", opaque=6),
+              frame(APPEND, b"c", b"0", cas=5, opaque=7), frame(APPEND, b"c", b"0", opaque=8)]
+    lines = [b"set a 0 0 1\r\nx\r\n", b"gets a\r\n", b"cas a 0 0 1 5\r\ny\r\n", b"cas a 0 0 1 0\r\ny\r\n", b"mg a c v\r\n",
+             b"ms a 1 c\r\ny\r\n", b"ms a 1 C5\r\nz\r\n", b"md a C5\r\n", b"ma n N0 c\r\n", b"ma n C5\r\n"]
+    try:
+        said = []
+        for server in servers:
+            binary = [reply for each in frames for reply in exchange(server, each)[0]]
+            with server.connect() as connection:
+                text = [in_turn(connection, line) for line in lines]
+            said.append((binary, text))
+        for ours, peer in zip(said[0][0] + said[0][1], said[1][0] + said[1][1]):
+            assert ours == peer
+        assert all(reply.cas == 0 for reply in said[0][0])
+    finally:
+        for server in servers:
+            server.kill()
+
+
+def in_turn(connection, line: bytes) -> bytes:
+    """All that is answered to one command."""
+    connection.send(line + b"version\r\n")
+    received = b""
+    while b"VERSION" not in received or not received.endswith(b"\r\n"):
+        received += connection.socket.recv(65536)
+    return received[:received.index(b"VERSION")]

@@ -11,7 +11,7 @@ import Testing
 @testable import TieredCache
 
 /// A worker with one connection, on a cache whose file is read and written only when the test says so.
-private final class Served {
+final class Served {
   let cache: TieredCache
   private let worker: Worker
   private let shared: ServerShared
@@ -19,7 +19,8 @@ private final class Served {
   private let folder: URL
   private let socket: Int32
 
-  init() throws {
+  /// `always`: no reply to a change before it is in the file.
+  init(always: Bool = false) throws {
     folder = FileManager.default.temporaryDirectory.appendingPathComponent("thermocline-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     var options = TieredCacheOptions()
@@ -28,6 +29,7 @@ private final class Served {
     options.hashSeed = 7
     options.clock = ServerClock(standingAt: 1_000_000)
     options.startsThreads = false
+    options.durability = always ? .always : .interval
     options.cold = ColdOptions(path: folder.appendingPathComponent("cache.db").path, limit: 64 << 20)
     var logger = Logger(label: "test")
     logger.logLevel = .critical
@@ -35,8 +37,10 @@ private final class Served {
     reader = try cache.store!.makeReader()
     cache.finishScan()
     let settings = Settings()
+    var limits = ServerShared.Limits(settings)
+    limits.commitsBeforeReply = always
     shared = ServerShared(
-      cache: cache, limits: ServerShared.Limits(settings), verbosity: 0, administration: Administration(settings, []))
+      cache: cache, limits: limits, verbosity: 0, administration: Administration(settings, []))
     worker = Worker(number: 0, shared: shared)
     var pair: [Int32] = [0, 0]
     #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0)
@@ -102,6 +106,25 @@ private final class Served {
       got += max(count, 0)
     }
     return String(decoding: bytes[..<got], as: UTF8.self)
+  }
+
+  /// What has come by now. Whatever was sent before this call has been served.
+  func receiveNow() -> String {
+    var pair: [Int32] = [0, 0]
+    #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0)
+    defer { Glibc.close(pair[1]) }
+    setNonBlocking(pair[0])
+    shared.connectionCount.add(1, ordering: .relaxed)
+    worker.mailbox.post(.accepted(AcceptedSocket(socket: pair[0], transport: .local, wire: .negotiating, tag: 0)))
+    // Another connection of the same worker, whose input comes later. Twice: of one round of events the order is
+    // not certain.
+    var bytes = [UInt8](repeating: 0, count: 4096)
+    for _ in 0..<2 {
+      #expect(Glibc.send(pair[1], "mn\r\n", 4, 0) == 4)
+      #expect(recv(pair[1], &bytes, 4, Int32(MSG_WAITALL)) == 4)
+    }
+    let count = recv(socket, &bytes, bytes.count, Int32(MSG_DONTWAIT))
+    return String(decoding: bytes[..<max(count, 0)], as: UTF8.self)
   }
 
   func hangUp() { Glibc.close(socket) }

@@ -77,6 +77,7 @@ private final class EventRun {
   var wasTroubled = false
   var isStopping = false
   var images = 0
+  var wasFlushedInCycle = false
   /// The flush that was to come at a clean stop.
   var stoppedWithFlush: UnixSeconds? = nil
   var pendingFlush: UnixSeconds = 0
@@ -202,9 +203,12 @@ private final class EventRun {
   func interlude() {
     if isStopping { return }
     for _ in 0..<roll(4) { command() }
-    if roll(40) == 0 { flush() }
+    if roll(20) == 0 {
+      flush()
+      wasFlushedInCycle = true
+    }
     if roll(10) == 0 { takeAnswer() }
-    if roll(30) == 0 && images < 25 { checkCrashNow() }
+    if images < 40 && roll(wasFlushedInCycle ? 3 : 60) == 0 { checkCrashNow() }
   }
 
   /// What a start after a crash at this very moment would find, from a copy of the file and its WAL.
@@ -433,6 +437,7 @@ private final class EventRun {
     let begun = histories.filter { !unresolved.contains($0.key) }.mapValues { $0.states.count - 1 }
     note("cycle begins * ")
     inCycle = true
+    wasFlushedInCycle = false
     let succeeded = bench.cache.writeCycle()
     inCycle = false
     note("cycle ends, \(succeeded) * ")
