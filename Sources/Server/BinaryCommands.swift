@@ -175,6 +175,9 @@ extension WorkerState {
     }
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, request.value, end) }
     let touches = touchTo != nil
+    var isHit = false
+    if case .done = outcome { isHit = true }
+    notePrefix(.get(hit: isHit), key.start, key.count)
     if touches { counters.touchCommands &+= 1 } else { counters.getCommands &+= 1 }
     if case .done = outcome {
       out.advance(written)
@@ -289,6 +292,7 @@ extension WorkerState {
     _ outcome: Outcome, _ changed: ChangedItem
   ) {
     counters.setCommands &+= 1
+    notePrefix(.set, key.start, key.count)
     let joins = request.verb == .append || request.verb == .prepend
     let compares = storedCAS(request) != nil && !joins
     if compares { countCompare(outcome) }
@@ -423,6 +427,7 @@ extension WorkerState {
       outcome = cache.delete(key, now: now, answer: answer)
     }
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, request.value, end) }
+    notePrefix(.delete, key.start, key.count)
     switch outcome {
     case .done:
       counters.deleteHits &+= 1

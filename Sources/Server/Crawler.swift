@@ -20,8 +20,11 @@ final class Crawler: Sendable {
   var starts: UInt64 { state.withLock { $0.starts } }
   var isStopping: Bool { state.withLock { $0.isStopping } }
 
-  /// Runs `body` on a thread of its own; false if another walk is under way.
-  func start(_ body: @escaping @Sendable () -> Void) -> Bool {
+  /// Runs `body` on a thread of its own; false if another walk is under way. `finally`: what is done when another
+  /// may begin, with what `body` returned.
+  func start<Result>(
+    _ body: @escaping @Sendable () -> Result, finally: @escaping @Sendable (Result) -> Void = { (_: Result) in }
+  ) -> Bool {
     let before: WorkerThread?? = state.withLock { state in
       if state.isRunning || state.isStopping { return nil }
       state.isRunning = true
@@ -32,8 +35,9 @@ final class Crawler: Sendable {
     // It has ended, or is about to.
     before?.join()
     let thread = WorkerThread("crawler") { [self] in
-      body()
+      let result = body()
       state.withLock { $0.isRunning = false }
+      finally(result)
     }
     state.withLock { $0.thread = thread }
     return true
@@ -154,6 +158,8 @@ extension WorkerState {
     let stream = beginStream(connection)
     let hasStarted = shared.administration.crawler.start {
       writeDump(of: shared.cache, classes, form, to: stream) { shared.administration.crawler.isStopping }
+    } finally: {
+      stream.finish($0)
     }
     if !hasStarted { stream.finish(Array("BUSY currently processing crawler request\r\n".utf8)) }
     return .parkedAt(after)
@@ -217,11 +223,11 @@ enum CrawledClasses {
   }
 }
 
-/// Writes all live items of both tiers, piece by piece as the client takes them.
+/// Writes all live items of both tiers, piece by piece as the client takes them; returns the last piece.
 private func writeDump(
   of cache: TieredCache, _ classes: CrawledClasses, _ form: DumpForm, to stream: ReplyStream,
   isStopping: () -> Bool
-) {
+) -> [UInt8] {
   var bytes = Array("OK\r\n".utf8)
   // A step of a walk adds at most this, so that nothing is asked of the system under a lock.
   bytes.reserveCapacity(ReplyStream.pieceBytes + TieredCache.dumpStep * 1024)
@@ -238,11 +244,10 @@ private func writeDump(
     }
   } catch {
     bytes += "SERVER_ERROR the cold tier cannot be read\r\n".utf8
-    stream.finish(bytes)
-    return
+    return bytes
   }
   if !wasCut { bytes += form.end.utf8 }
-  stream.finish(bytes)
+  return bytes
 }
 
 extension DumpForm {

@@ -64,7 +64,7 @@ extension WorkerState {
     options.changes = flags.has("T") || flags.has("R")
     options.leavesNoTrace = flags.has("u")
     options.creates = flags.has("N")
-    options.newCAS = flags.has("E") ? request.newCAS : nil
+    options.newCAS = flags.has("E") && !limits.casDisabled ? request.newCAS : nil
     options.keyIsBinary = request.keyIsBinary
     let target = out.end
     let now = now
@@ -214,7 +214,7 @@ extension WorkerState {
   ) -> Outcome {
     let flags = request.flags
     var options = ChangeOptions()
-    options.newCAS = flags.has("E") ? request.newCAS : nil
+    options.newCAS = flags.has("E") && !limits.casDisabled ? request.newCAS : nil
     options.keyIsBinary = request.keyIsBinary
     var expiry = request.expiry
     var mode = StoreMode.set
@@ -357,7 +357,7 @@ extension WorkerState {
       options.clearsValue = flags.has("x")
       options.flags = request.clientFlags
       options.expiresAt = expiryMoment(request.expiry, now: now)
-      options.newCAS = flags.has("E") ? request.newCAS : nil
+      options.newCAS = flags.has("E") && !limits.casDisabled ? request.newCAS : nil
       options.keyIsBinary = request.keyIsBinary
       outcome = cache.delete(key, options, now: now, answer: connection.pointee.answer(for: key.hash))
     } else {
@@ -514,6 +514,7 @@ extension WorkerState {
       written = reply.count
     }
     if mustWait(connection, outcome) { return outcome }
+    counters.metaCommands &+= 1
     if case .done = outcome { out.advance(written) } else { out.append("EN\r\n") }
     return outcome
   }

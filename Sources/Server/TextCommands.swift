@@ -217,8 +217,7 @@ extension WorkerState {
     case .replace: .replace
     case .append: .append
     case .prepend: .prepend
-    // Without CAS no item has a number, and none fits.
-    case .cas: .compareAndSwap(limits.casDisabled ? 0 : number)
+    case .cas: .compareAndSwap(compares(number))
     default: .set
     }
   }

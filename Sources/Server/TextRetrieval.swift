@@ -169,7 +169,7 @@ extension WorkerState {
         var q = target + 6 + head - 2
         q.storeBytes(of: 32, as: UInt8.self)
         q += 1
-        q += writeDecimal(limits.casDisabled ? 0 : item.cas, to: q)
+        q += writeDecimal(shows(item.cas), to: q)
         q.storeBytes(of: 13, as: UInt8.self)
         q.storeBytes(of: 10, toByteOffset: 1, as: UInt8.self)
         q += 2

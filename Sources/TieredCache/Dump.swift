@@ -53,9 +53,12 @@ extension TieredCache {
   /// Waits for the start scan. Called on a thread that may wait.
   package func dump(_ show: (DumpedItem) -> Void, pause: () -> Bool) throws(ColdError) -> Bool {
     var written: UInt64 = 0
+    var dumper: ColdDumper? = nil
     if let store {
       if !waitForScan(pause) { return false }
-      let dumper = try store.makeDumper()
+      dumper = try store.makeDumper()
+    }
+    if let dumper {
       // What was moved to the end of the log while the rest was read is met in another round.
       for _ in 0..<3 {
         let newest = try dumper.newestSequence()
@@ -79,7 +82,9 @@ extension TieredCache {
         if !pause() { return false }
       }
     }
-    return true
+    // What was written and left RAM before the walk came to it.
+    guard let dumper else { return true }
+    return try dumpRows(dumper, after: written, through: try dumper.newestSequence(), coldOnly: true, show, pause)
   }
 
   /// False if the dump was ended.
@@ -91,7 +96,8 @@ extension TieredCache {
   }
 
   private func dumpRows(
-    _ dumper: ColdDumper, after first: UInt64, through last: UInt64, _ show: (DumpedItem) -> Void, _ pause: () -> Bool
+    _ dumper: ColdDumper, after first: UInt64, through last: UInt64, coldOnly: Bool = false,
+    _ show: (DumpedItem) -> Void, _ pause: () -> Bool
   ) throws(ColdError) -> Bool {
     var position = first
     while position < last {
@@ -101,7 +107,7 @@ extension TieredCache {
         self.shard(key.hash).withLock { state in
           guard let entry = state.cold.find(key.hash), entry.sequence == row.sequence else { return }
           if let item = state.hot.find(key.hash, key.start, key.count) {
-            if state.hot.isLive(item, at: now) { show(self.dumped(item)) }
+            if !coldOnly, state.hot.isLive(item, at: now) { show(self.dumped(item)) }
           } else if row.attributes.expiresAt == 0 || row.attributes.expiresAt > now {
             show(self.dumped(row, wasFetched: entry.wasFetched))
           }

@@ -58,7 +58,9 @@ struct Serve: ParsableCommand {
     name: [.customShort("U"), .customLong("udp-port")], parsing: .unconditional,
     help: "UDP port; 0 = none, -1 = any free one (default 0)")
   var udpPort: String?
-  @Option(name: [.customShort("B"), .customLong("protocol")], parsing: .unconditional, help: "ascii or auto")
+  @Option(
+    name: [.customShort("B"), .customLong("protocol")], parsing: .unconditional, help: "ascii, binary or auto (default)"
+  )
   var binding: String?
   @Option(
     name: [.customShort("o"), .customLong("extended")], parsing: .unconditionalSingleValue,
@@ -78,9 +80,11 @@ struct Serve: ParsableCommand {
     name: [.customShort("D")], parsing: .unconditional,
     help: "what ends the prefix of a key in stats detail, which it turns on (default :)")
   var statsPrefix: String?
-  @Option(name: [.customShort("Y"), .customLong("auth-file")], parsing: .unconditional, help: .hidden)
+  @Option(
+    name: [.customShort("Y"), .customLong("auth-file")], parsing: .unconditional,
+    help: "lines of user:password; clients must name one of them first")
   var authFile: String?
-  @Flag(name: [.customShort("S"), .customLong("enable-sasl")], help: .hidden)
+  @Flag(name: [.customShort("S"), .customLong("enable-sasl")], help: "SASL for the binary protocol, with -Y")
   var sasl = false
   @Flag(name: [.customShort("Z"), .customLong("enable-ssl")], help: .hidden)
   var tls = false
@@ -100,7 +104,7 @@ struct Serve: ParsableCommand {
     name: [.customShort("M"), .customLong("disable-evictions")],
     help: "an error instead of an eviction when memory is full")
   var noEvictions = false
-  @Flag(name: [.customShort("C"), .customLong("disable-cas")], help: "accepted; CAS costs nothing here and stays on")
+  @Flag(name: [.customShort("C"), .customLong("disable-cas")], help: "no CAS: gets answers 0")
   var noCAS = false
   @Flag(name: [.customShort("F"), .customLong("disable-flush-all")], help: "refuse flush_all")
   var noFlush = false

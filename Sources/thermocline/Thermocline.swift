@@ -5,6 +5,13 @@ import Settings
 
 let versionLine = "memcached 1.6.45 (thermocline \(serverVersion))"
 
+/// Of what the program is linked with; it contains nothing of memcached.
+private let licences = """
+
+  Contains SQLite (public domain), the Swift runtime, swift-argument-parser and swift-log (Apache License 2.0,
+  Swift with its Runtime Library Exception), and Yams with LibYAML (MIT License).
+  """
+
 /// The program: `thermocline [options]` serves, as memcached does; sub-commands do the rest.
 @main
 struct Thermocline: ParsableCommand {
@@ -22,8 +29,12 @@ struct Thermocline: ParsableCommand {
       let read = Getopt.read(arguments)
       arguments = read.arguments
       switch read.question {
-      case .version, .license:
+      case .version:
         print(versionLine)
+        return
+      case .license:
+        print(versionLine)
+        print(licences)
         return
       case .help:
         print(versionLine)

@@ -159,6 +159,6 @@ struct CommandLineTests {
     #expect(versionLine.hasPrefix("memcached 1.6.45 (thermocline "))
     let help = Serve.helpMessage(columns: 100)
     #expect(help.contains("--unix-socket"))
-    #expect(!help.contains("ssl") && !help.contains("sasl"))
+    #expect(help.contains("enable-sasl") && !help.contains("ssl"))
   }
 }
