@@ -22,9 +22,13 @@ VENV := .venv
 REQUIREMENTS := Tests/Integration/requirements.txt
 FUZZ_BUILD := .build-fuzz
 FUZZ_RUNS ?= 1000000
+FUZZ_SERVER_RUNS ?= 10000
 FUZZ_SEED ?= 1
 # An input that breaks a property, or takes seconds, is kept in $(FUZZ_BUILD).
-FUZZ_OPTIONS := -max_len=1500 -timeout=10 -rss_limit_mb=2048 -artifact_prefix=$(FUZZ_BUILD)/ -verbosity=0 -print_final_stats=1
+FUZZ_OPTIONS = -seed=$(FUZZ_SEED) -max_len=1500 -timeout=30 -rss_limit_mb=4096 -artifact_prefix=$(FUZZ_BUILD)/ \
+  -verbosity=0 -print_final_stats=1
+# libFuzzer reports a crash itself.
+FUZZ := SWIFT_BACKTRACE=enable=no
 SWIFT_SOURCES := Sources Tests migrations Package.swift
 # Without this an import that Package.swift doesn't declare compiles silently.
 IMPORT_CHECK := --explicit-target-dependency-import-check error
@@ -70,11 +74,18 @@ bench: build test-packages ## compare with memcached side by side: items that fi
 	.build/release/Benchmarks room --memcached $(MEMCACHED)
 	.build/release/Benchmarks hit-ratio --memcached $(MEMCACHED)
 
-fuzz: build-packages swift-present ## try a million inputs on the parsers of both protocols (FUZZ_RUNS=, FUZZ_SEED=)
+fuzz: build-packages swift-present ## try a million inputs on the parsers, and thousands on a whole server (FUZZ_RUNS=, FUZZ_SERVER_RUNS=, FUZZ_SEED=)
 	THERMOCLINE_FUZZ=1 $(SWIFT) build -c release --scratch-path $(FUZZ_BUILD) --product ProtocolFuzz
-	@mkdir -p $(FUZZ_BUILD)/found/text
-	$(FUZZ_BUILD)/release/ProtocolFuzz -runs=$(FUZZ_RUNS) -seed=$(FUZZ_SEED) $(FUZZ_OPTIONS) -dict=Tests/Fuzz/text.dict \
-	  $(FUZZ_BUILD)/found/text Tests/Fuzz/corpus/text
+	THERMOCLINE_FUZZ=1 $(SWIFT) build -c release --scratch-path $(FUZZ_BUILD) --product ServerFuzz
+	@for protocol in text binary; do \
+	  mkdir -p $(FUZZ_BUILD)/found/$$protocol $(FUZZ_BUILD)/found/server-$$protocol; \
+	  echo "The parsers of the $$protocol protocol: $(FUZZ_RUNS) inputs"; \
+	  $(FUZZ) $(FUZZ_BUILD)/release/ProtocolFuzz -runs=$(FUZZ_RUNS) $(FUZZ_OPTIONS) -dict=Tests/Fuzz/$$protocol.dict \
+	    $(FUZZ_BUILD)/found/$$protocol Tests/Fuzz/corpus/$$protocol; \
+	  echo "A whole server, the $$protocol protocol: $(FUZZ_SERVER_RUNS) inputs"; \
+	  $(FUZZ) $(FUZZ_BUILD)/release/ServerFuzz -runs=$(FUZZ_SERVER_RUNS) $(FUZZ_OPTIONS) -dict=Tests/Fuzz/$$protocol.dict \
+	    $(FUZZ_BUILD)/found/server-$$protocol Tests/Fuzz/corpus/$$protocol; \
+	done
 
 lint: swift-present ## check the format of the Swift sources
 	$(SWIFT) format lint --strict --recursive $(SWIFT_SOURCES)

@@ -88,11 +88,19 @@ let package = Package(
 )
 
 if fuzzes {
+  // A source file may have one target only, and ServerFuzz shares one with the tests.
+  package.targets.removeAll { $0.type == .test }
+  // gold, the default, cannot link the sanitizers here.
+  let linking: [LinkerSetting] = [.unsafeFlags(["-use-ld=lld"] + sanitized)]
   package.targets += [
     .executableTarget(
       name: "ProtocolFuzz", dependencies: ["FuzzProperties"], path: "Tests/Fuzz/ProtocolFuzz",
-      swiftSettings: common,
-      // gold, the default, cannot link the sanitizers here.
-      linkerSettings: [.unsafeFlags(["-use-ld=lld"] + sanitized)])
+      swiftSettings: common, linkerSettings: linking),
+    .executableTarget(
+      name: "ServerFuzz",
+      dependencies: [
+        "Server", "TieredCache", "ColdTier", "CacheCore", "Settings", .product(name: "Logging", package: "swift-log"),
+      ], path: "Tests", sources: ["Fuzz/ServerFuzz/ServerFuzz.swift", "ServerTests/ServedStream.swift"],
+      swiftSettings: common, linkerSettings: linking),
   ]
 }

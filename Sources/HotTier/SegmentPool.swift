@@ -45,6 +45,7 @@ package final class SegmentPool: Sendable {
   deinit {
     munmap(base, reservedBytes)
     histogram?.deallocate()
+    classes.deallocate()
   }
 
   /// An item of this nominal size has come or gone. Those above 1 MiB count together.

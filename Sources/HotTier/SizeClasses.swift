@@ -19,7 +19,7 @@ package struct SizeClasses: @unchecked Sendable {
   private let first: UnsafeMutablePointer<UInt8>
   private static let steps = 4 * 32
 
-  /// Its memory lives as long as the process.
+  /// Its memory lives until `deallocate`.
   package init() {
     bounds = .allocate(capacity: Self.slots)
     bounds.initialize(repeating: 0, count: Self.slots)
@@ -40,6 +40,11 @@ package struct SizeClasses: @unchecked Sendable {
       while found < Self.count && Int(bounds[found]) < smallest { found += 1 }
       first[step] = UInt8(found)
     }
+  }
+
+  func deallocate() {
+    bounds.deallocate()
+    first.deallocate()
   }
 
   /// The step in which a size lies: 4 for each power of two.

@@ -62,6 +62,9 @@ struct Connection {
   var closesAfterOutput = false
   /// Others have their turn before the rest of `pending`.
   var isYielded = false
+  /// Replies of the turn before, which are sent together with those of the next.
+  var held: UnsafeMutableRawPointer? = nil
+  var heldCount = 0
   /// Replies written since the last commit acknowledge something that has to be in the file first.
   var needsCommit = false
   /// The start scan was waited for long enough: what is not known is a miss.
@@ -193,6 +196,9 @@ struct Connection {
     incoming?.block.release()
     incoming?.key.deallocate()
     incoming = nil
+    free(held)
+    held = nil
+    heldCount = 0
     datagram?.deallocate()
     datagram = nil
   }

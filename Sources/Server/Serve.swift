@@ -34,7 +34,7 @@ package func serve(
   try onListening()
   let cache = try TieredCache(tierOptions(settings), logger: logger)
   let shared = ServerShared(
-    cache: cache, limits: limits(settings), verbosity: settings.verbosity,
+    cache: cache, limits: ServerShared.Limits(settings), verbosity: settings.verbosity,
     administration: Administration(settings, listeners), passwords: passwords)
   cache.setEventSink(shared.administration.log)
   if settings.prefixDelimiter != nil { shared.administration.prefixes.turn(on: true, in: cache) }
@@ -115,16 +115,19 @@ private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   return options
 }
 
-private func limits(_ settings: Settings) -> ServerShared.Limits {
-  ServerShared.Limits(
-    maximumItemBytes: settings.maximumItemSize, maximumConnections: settings.maximumConnections,
-    threads: settings.threads, startWaitMilliseconds: Int64(settings.cold?.startWaitMilliseconds ?? 0),
-    idleTimeoutSeconds: UInt32(settings.idleTimeout), flushDisabled: settings.flushDisabled,
-    casDisabled: settings.casDisabled, dumpsDisabled: settings.dumpsDisabled,
-    watchDisabled: settings.watchDisabled, saslEnabled: settings.saslEnabled, shutdownEnabled: settings.shutdownEnabled,
-    commitsBeforeReply: settings.cold?.durability == .always,
-    requestsPerEvent: settings.requestsPerEvent,
-    datagramsPerReply: settings.datagramsPerReply, rejectsAtMaximum: settings.rejectsAtMaximum)
+extension ServerShared.Limits {
+  init(_ settings: Settings) {
+    self.init(
+      maximumItemBytes: settings.maximumItemSize, maximumConnections: settings.maximumConnections,
+      threads: settings.threads, startWaitMilliseconds: Int64(settings.cold?.startWaitMilliseconds ?? 0),
+      idleTimeoutSeconds: UInt32(settings.idleTimeout), flushDisabled: settings.flushDisabled,
+      casDisabled: settings.casDisabled, dumpsDisabled: settings.dumpsDisabled,
+      watchDisabled: settings.watchDisabled, saslEnabled: settings.saslEnabled,
+      shutdownEnabled: settings.shutdownEnabled,
+      commitsBeforeReply: settings.cold?.durability == .always,
+      requestsPerEvent: settings.requestsPerEvent,
+      datagramsPerReply: settings.datagramsPerReply, rejectsAtMaximum: settings.rejectsAtMaximum)
+  }
 }
 
 /// As memcached does: room for every connection that is allowed, as far as the system lets us.

@@ -30,6 +30,25 @@ extension WorkerState {
     return eventCount > 0
   }
 
+  /// As many bytes of replies wait for the next turn; one send for each turn would cost more than the commands.
+  private static let maximumHeld = 16 << 10
+
+  /// Puts the replies of a turn away for the next one. False if they are to be sent.
+  mutating func holdReplies(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    if out.count > Self.maximumHeld || out.pinCount > 0 || !connection.pointee.backlog.isEmpty { return false }
+    if connection.pointee.held == nil { connection.pointee.held = malloc(Self.maximumHeld) }
+    connection.pointee.held!.copyMemory(from: out.base, byteCount: out.count)
+    connection.pointee.heldCount = out.count
+    out.clear()
+    return true
+  }
+
+  private mutating func takeHeld(_ connection: UnsafeMutablePointer<Connection>) {
+    guard let held = connection.pointee.held else { return }
+    out.append(held, connection.pointee.heldCount)
+    connection.pointee.heldCount = 0
+  }
+
   /// One more turn for each connection that has let others pass.
   mutating func serveYielded() {
     swap(&yielded, &yieldedInTurn)
@@ -38,9 +57,14 @@ extension WorkerState {
       yieldedLeft = yieldedInTurn.count - i - 1
       connection.pointee.isYielded = false
       if connection.pointee.isClosed || connection.pointee.parking != .none { continue }
+      takeHeld(connection)
       // Where it lies: what is kept of it need not be moved.
       if connection.pointee.pendingCount > 0 {
         process(connection, connection.pointee.pendingBytes, connection.pointee.pendingCount)
+      }
+      if !connection.pointee.isYielded && !connection.pointee.isClosed, let held = connection.pointee.held {
+        free(held)
+        connection.pointee.held = nil
       }
       if connection.pointee.parking == .none { finishResume(connection) }
     }

@@ -26,6 +26,8 @@ extension WorkerState {
     }
     connection.pointee.watcher = watcher
     park(connection, .watch)
+    // Parked for something else before, it may not be read; now it is, to learn that it goes.
+    if !connection.pointee.isReading { setInterest(connection, reading: true) }
     watching.append(connection)
     return .parkedAt(after)
   }

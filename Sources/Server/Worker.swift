@@ -422,6 +422,7 @@ struct WorkerState {
       holdForCommit(connection)
       return
     }
+    if connection.pointee.isYielded && holdReplies(connection) { return }
     if !flush(connection) { return }
     if connection.pointee.closesAfterOutput && connection.pointee.backlog.isEmpty
       && connection.pointee.datagram == nil

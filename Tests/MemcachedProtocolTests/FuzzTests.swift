@@ -39,18 +39,20 @@ struct FuzzTests {
     return bytes
   }
 
-  @Test("The text parsers read only their line, say the same of it wherever it lies, and stay in range")
-  func text() throws {
-    let inputs = try inputs("text")
-    #expect(inputs.count > 100)
+  @Test(
+    "The parsers read only what is theirs, say the same of it wherever it lies, and stay in range",
+    arguments: [("text", 20, 10_000), ("binary", 200, 10_000)])
+  func properties(folder: String, rounds: Int, atLeast: Int) throws {
+    let inputs = try inputs(folder)
+    #expect(inputs.count > 20)
     var random = SeededGenerator(state: 1)
-    var lines = 0
+    var requests = 0
     for input in inputs {
-      for round in 0..<20 {
+      for round in 0..<rounds {
         let bytes = round == 0 ? input : changed(input, inputs, &random)
-        lines += bytes.withUnsafeBytes { checkText($0) }
+        requests += bytes.withUnsafeBytes { checkProtocol($0) }
       }
     }
-    #expect(lines > 10_000)
+    #expect(requests > atLeast)
   }
 }

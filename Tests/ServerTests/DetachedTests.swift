@@ -36,12 +36,11 @@ final class Served {
     cache = try TieredCache(options, logger: logger)
     reader = try cache.store!.makeReader()
     cache.finishScan()
-    let limits = ServerShared.Limits(
-      maximumItemBytes: 1 << 20, maximumConnections: 10, threads: 1, startWaitMilliseconds: 0,
-      idleTimeoutSeconds: 0, flushDisabled: false, casDisabled: false, dumpsDisabled: false,
-      watchDisabled: false, saslEnabled: false, shutdownEnabled: false, commitsBeforeReply: always, requestsPerEvent: 20
-    )
-    shared = ServerShared(cache: cache, limits: limits, verbosity: 0, administration: Administration(Settings(), []))
+    let settings = Settings()
+    var limits = ServerShared.Limits(settings)
+    limits.commitsBeforeReply = always
+    shared = ServerShared(
+      cache: cache, limits: limits, verbosity: 0, administration: Administration(settings, []))
     worker = Worker(number: 0, shared: shared)
     var pair: [Int32] = [0, 0]
     #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0)

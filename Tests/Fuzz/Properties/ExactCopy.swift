@@ -18,7 +18,7 @@ struct ExactCopy: ~Copyable {
       let page = Int(sysconf(Int32(_SC_PAGESIZE)))
       let readable = (size + page - 1) / page * page
       let pages = mmap(nil, readable + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)!
-      precondition(
+      require(
         pages != MAP_FAILED && mprotect(pages + readable, page, PROT_NONE) == 0, "no memory for a guarded copy")
       start = pages + readable - size
       mapped = (pages, readable + page)

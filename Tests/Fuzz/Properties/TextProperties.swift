@@ -21,7 +21,7 @@ package func checkText(_ stream: UnsafeRawBufferPointer) -> Int {
     let unfinished = UnsafeRawBufferPointer(rebasing: rest)
     let alone = ExactCopy(unfinished)
     let followed = ExactCopy(unfinished, follower: "get gets ")
-    precondition(
+    require(
       judgeUnfinishedLine(alone.start, alone.count) == judgeUnfinishedLine(followed.start, followed.count),
       "what follows an unfinished line decides about it")
   }
@@ -38,7 +38,7 @@ func checkLine(_ line: UnsafeRawBufferPointer, lineBytes: Int) -> Int {
   let seen = TextFacts(request, base: first.start, count: line.count)
   for other in [second.start, third.start] {
     let again = parseTextLine(UnsafeRawPointer(other), line.count, lineBytes: lineBytes)
-    precondition(TextFacts(again, base: other, count: line.count) == seen, "what follows a line decides about it")
+    require(TextFacts(again, base: other, count: line.count) == seen, "what follows a line decides about it")
   }
   switch request.verb {
   case .metaGet, .metaSet, .metaDelete, .metaArithmetic, .metaDebug:
@@ -77,9 +77,9 @@ struct TextFacts: Equatable {
     let keyStart = request.keyStart - base
     let from = request.argumentsStart - base
     let to = request.argumentsEnd - base
-    precondition(
+    require(
       keyStart >= 0 && request.keyLength >= 0 && keyStart + request.keyLength <= count, "a key outside of its line")
-    precondition(from >= 0 && from <= to && to <= count, "arguments outside of their line")
+    require(from >= 0 && from <= to && to <= count, "arguments outside of their line")
     verb = request.verb
     refusedVerb = request.refusedVerb
     error = request.error
@@ -91,27 +91,27 @@ struct TextFacts: Equatable {
     number = request.number
     arguments = from..<to
     swallow = request.swallow
-    precondition((verb == .invalid) == (error != .none), "an error is an invalid request, and nothing else is")
-    precondition(refusedVerb == .invalid || error != .none, "refused without an error")
-    precondition(valueLength >= 0 && valueLength <= Int(Int32.max) - 2, "a length out of range")
-    precondition(swallow == 0 || swallow == valueLength + 2 && error != .none, "skips what was not announced")
+    require((verb == .invalid) == (error != .none), "an error is an invalid request, and nothing else is")
+    require(refusedVerb == .invalid || error != .none, "refused without an error")
+    require(valueLength >= 0 && valueLength <= Int(Int32.max) - 2, "a length out of range")
+    require(swallow == 0 || swallow == valueLength + 2 && error != .none, "skips what was not announced")
     switch verb {
     case .set, .add, .replace, .append, .prepend, .cas, .increment, .decrement, .delete, .touch:
-      precondition((1...TextLimits.keyLength).contains(key.count), "a key of \(key.count) bytes")
-      for i in key { precondition(!isSeparator(base.load(fromByteOffset: i, as: UInt8.self)), "a key of two words") }
+      require((1...TextLimits.keyLength).contains(key.count), "a key of \(key.count) bytes")
+      for i in key { require(!isSeparator(base.load(fromByteOffset: i, as: UInt8.self)), "a key of two words") }
     case .get, .gets, .gat, .gats:
       var p = request.argumentsStart
       var keys = 0
       while case let word = nextToken(&p, request.argumentsEnd), word.length > 0 {
-        precondition(word.length <= TextLimits.keyLength, "a key of \(word.length) bytes")
+        require(word.length <= TextLimits.keyLength, "a key of \(word.length) bytes")
         keys += 1
       }
-      precondition(keys > 0, "a get without a key")
+      require(keys > 0, "a get without a key")
     default: break
     }
     switch verb {
     case .set, .add, .replace, .append, .prepend, .cas, .touch, .gat, .gats, .flushAll:
-      precondition(expiry >= Int64(Int32.min) && expiry <= Int64(Int32.max), "an exptime of more than 32 bits")
+      require(expiry >= Int64(Int32.min) && expiry <= Int64(Int32.max), "an exptime of more than 32 bits")
     default: break
     }
   }
@@ -125,8 +125,8 @@ func checkMeta(_ verb: TextVerb, _ arguments: UnsafeRawBufferPointer) -> Int {
   let second = ExactCopy(arguments, follower: "9 b q\r\n")
   let third = ExactCopy(arguments, follower: " I v O1")
   let seen = MetaFacts(verb, first.start, arguments.count)
-  precondition(MetaFacts(verb, second.start, arguments.count) == seen, "what follows a meta line decides about it")
-  precondition(MetaFacts(verb, third.start, arguments.count) == seen, "what follows a meta line decides about it")
+  require(MetaFacts(verb, second.start, arguments.count) == seen, "what follows a meta line decides about it")
+  require(MetaFacts(verb, third.start, arguments.count) == seen, "what follows a meta line decides about it")
   if verb != .metaSet { return 0 }
   return seen.error == .none ? seen.valueLength + 2 : seen.swallow
 }
@@ -147,9 +147,9 @@ struct MetaFacts: Equatable {
     let keyStart = request.keyStart - UnsafeRawPointer(base)
     let from = request.flagsStart - UnsafeRawPointer(base)
     let to = request.flagsEnd - UnsafeRawPointer(base)
-    precondition(
+    require(
       keyStart >= 0 && request.keyLength >= 0 && keyStart + request.keyLength <= count, "a key outside of its line")
-    precondition(from >= 0 && from <= to && to <= count, "flags outside of their line")
+    require(from >= 0 && from <= to && to <= count, "flags outside of their line")
     error = request.error
     flags = request.flags
     key = keyStart..<(keyStart + request.keyLength)
@@ -158,14 +158,14 @@ struct MetaFacts: Equatable {
     unsigned = [UInt64(request.clientFlags), request.unique, request.newCAS, request.delta, request.initial]
     valueLength = request.valueLength
     swallow = request.swallow
-    precondition(request.verb == verb, "a meta command turned into another")
-    precondition(valueLength >= 0 && valueLength <= Int(Int32.max) - 2, "a length out of range")
-    precondition(swallow == 0 || verb == .metaSet && swallow == valueLength + 2, "skips what was not announced")
+    require(request.verb == verb, "a meta command turned into another")
+    require(valueLength >= 0 && valueLength <= Int(Int32.max) - 2, "a length out of range")
+    require(swallow == 0 || verb == .metaSet && swallow == valueLength + 2, "skips what was not announced")
     for moment in [request.expiry, request.vivifyExpiry, request.recacheTime] {
-      precondition(moment >= Int64(Int32.min) && moment <= Int64(Int32.max), "a time of more than 32 bits")
+      require(moment >= Int64(Int32.min) && moment <= Int64(Int32.max), "a time of more than 32 bits")
     }
     guard error == .none else { return }
-    precondition((1...TextLimits.keyLength).contains(key.count), "a key of \(key.count) bytes")
+    require((1...TextLimits.keyLength).contains(key.count), "a key of \(key.count) bytes")
     if verb != .metaDebug { checkFlagWords(request) }
     if request.keyIsBinary { checkBinaryKey(request.keyStart, request.keyLength) }
   }
@@ -177,14 +177,14 @@ struct MetaFacts: Equatable {
     while case let word = nextToken(&p, request.flagsEnd), word.length > 0 {
       words += 1
       let letter = word.start.load(as: UInt8.self)
-      precondition((65...122).contains(letter), "a flag that is no letter")
-      precondition(request.flags.has(Unicode.Scalar(letter)), "a flag was lost")
+      require((65...122).contains(letter), "a flag that is no letter")
+      require(request.flags.has(Unicode.Scalar(letter)), "a flag was lost")
       if letter == UInt8(ascii: "O") {
-        precondition(word.length <= MetaLimits.opaque, "an opaque of \(word.length) bytes")
+        require(word.length <= MetaLimits.opaque, "an opaque of \(word.length) bytes")
       }
     }
-    precondition(request.flags.bits.nonzeroBitCount == words, "as many flags as words")
-    precondition(words <= 18, "\(words) flags")
+    require(request.flags.bits.nonzeroBitCount == words, "as many flags as words")
+    require(words <= 18, "\(words) flags")
   }
 }
 
@@ -194,15 +194,15 @@ func checkBinaryKey(_ start: UnsafeRawPointer, _ length: Int) {
   let decoded = UnsafeMutableRawPointer.allocate(byteCount: room, alignment: 1)
   defer { decoded.deallocate() }
   let count = decodeBase64(start, length, to: decoded)
-  precondition(count > 0 && count <= room, "a key of \(count) bytes from \(length)")
+  require(count > 0 && count <= room, "a key of \(count) bytes from \(length)")
   let encoded = UnsafeMutableRawPointer.allocate(byteCount: base64Length(count), alignment: 1)
   defer { encoded.deallocate() }
-  precondition(encodeBase64(decoded, count, to: encoded) == base64Length(count), "not the stated length")
+  require(encodeBase64(decoded, count, to: encoded) == base64Length(count), "not the stated length")
   let again = UnsafeMutableRawPointer.allocate(byteCount: base64Length(count) / 4 * 3, alignment: 1)
   defer { again.deallocate() }
-  precondition(decodeBase64(encoded, base64Length(count), to: again) == count, "another length the second time")
+  require(decodeBase64(encoded, base64Length(count), to: again) == count, "another length the second time")
   let same = (0..<count).allSatisfy {
     again.load(fromByteOffset: $0, as: UInt8.self) == decoded.load(fromByteOffset: $0, as: UInt8.self)
   }
-  precondition(same, "a key changed on its way through base64")
+  require(same, "a key changed on its way through base64")
 }
