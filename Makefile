@@ -16,6 +16,8 @@ MEMORY ?= 64
 OPTIONS ?=
 
 SERVER := .build/release/thermocline
+# What `make bench` compares with.
+MEMCACHED ?= memcached
 VENV := .venv
 REQUIREMENTS := Tests/Integration/requirements.txt
 FUZZ_BUILD := .build-fuzz
@@ -37,7 +39,7 @@ BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev
 # What the integration tests compare with, and what they run in.
 TEST_PACKAGES := memcached libmemcached-tools python3 python3-venv
 
-.PHONY: help run build test unit integration fuzz lint format soak clean \
+.PHONY: help run build test unit integration fuzz lint format soak bench clean \
         swift-present build-packages test-packages
 
 help: ## list what make can do
@@ -67,6 +69,10 @@ integration: build test-packages $(VENV)/installed ## run the tests that talk to
 
 soak: build test-packages $(VENV)/installed ## the long form of the integration tests: more rounds, and times are checked
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
+
+bench: build test-packages ## compare with memcached side by side: items that fit, misses on made-up traces (MEMCACHED=)
+	.build/release/Benchmarks room --memcached $(MEMCACHED)
+	.build/release/Benchmarks hit-ratio --memcached $(MEMCACHED)
 
 fuzz: build-packages swift-present ## try a million inputs on the parsers, and thousands on a whole server (FUZZ_RUNS=, FUZZ_SERVER_RUNS=, FUZZ_SEED=)
 	THERMOCLINE_FUZZ=1 $(SWIFT) build -c release --scratch-path $(FUZZ_BUILD) --product ProtocolFuzz

@@ -54,6 +54,9 @@ let package = Package(
         "Server", "Settings", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
+    .executableTarget(
+      name: "Benchmarks", dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+      swiftSettings: common),
     .testTarget(name: "CacheCoreTests", dependencies: ["CacheCore"], swiftSettings: common),
     .testTarget(name: "SQLiteTests", dependencies: ["SQLite"], swiftSettings: common),
     .testTarget(name: "HotTierTests", dependencies: ["HotTier", "CacheCore"], swiftSettings: common),

@@ -134,6 +134,23 @@ import Testing
     }
   }
 
+  @Test func aKeyThatIsFlushedBeforeItsTurnCostsNoAcknowledgedState() throws {
+    try withFile { path in
+      var bench = try Bench(path: path)
+      bench.set("a", "oldest")
+      bench.demoteEverything()
+      for number in 0..<1500 { bench.set("filler-\(number)", "x") }
+      // Acknowledged at the end of the cycle that comes; flushed meanwhile.
+      bench.set("a", "acknowledged")
+      bench.afterEachBatch { bench.cache.flushAll(at: 0, now: bench.now) }
+      #expect(bench.cache.writeCycle())
+      bench.crash()
+      bench = try Bench(path: path)
+      #expect(bench.text("a") == nil)
+      bench.stop()
+    }
+  }
+
   @Test(arguments: [0, 100] as [UnixSeconds])
   func aFlushJustBeforeACleanStopIsInForceAfterwards(delay: UnixSeconds) throws {
     try withFile { path in
@@ -216,6 +233,39 @@ import Testing
     }
   }
 
+  @Test func aKeyWhoseRowWasGivenUpButNotDeletedStaysDeleted() throws {
+    try withFile { path in
+      var bench = try Bench(path: path, coldLimit: 4 << 20)
+      let value = [UInt8](repeating: 1, count: 20_000)
+      var number = 0
+      var rounds = 0
+      // Until a large batch would push out what a small one does not.
+      while bench.cache.statistics().tiers.coldEvictions == 0 && rounds < 200 {
+        rounds += 1
+        bench.store(.set, "key-\(number)", value)
+        number += 1
+        bench.demoteEverything()
+        if bench.cache.statistics().tiers.coldEvictions > 0 { break }
+        try bench.fileTakesWrites(false)
+        for other in 0..<30 { bench.store(.set, "other-\(other)", value) }
+        #expect(!bench.cache.writeCycle())
+        for other in 0..<30 { bench.delete("other-\(other)") }
+        try bench.fileTakesWrites(true)
+      }
+      let evictions = bench.cache.statistics().tiers.coldEvictions
+      try #require(evictions > 0)
+      let gone = try #require((0..<number).first { bench.get("key-\($0)") == nil })
+      bench.set("key-\(gone)", "new")
+      #expect(bench.delete("key-\(gone)").name == "done")
+      #expect(bench.cache.writeCycle())
+      #expect(bench.cache.statistics().tiers.coldEvictions == evictions)
+      bench.crash()
+      bench = try Bench(path: path, coldLimit: 4 << 20)
+      #expect(bench.get("key-\(gone)") == nil)
+      bench.stop()
+    }
+  }
+
   // MARK: Bounds
 
   @Test func theQueueOfUnsavedItemsIsBoundedByTheItems() throws {
@@ -260,6 +310,20 @@ import Testing
       #expect(bench.text("deleted") == nil)
       #expect(bench.text("hot") == "stays")
       #expect(bench.accountsAgree())
+      bench.stop()
+    }
+  }
+
+  @Test func theIndexHasRoomForAFileThatIsLongerThanItsNewLimit() throws {
+    try withFile { path in
+      var bench = try Bench(path: path)
+      for number in 0..<2000 { bench.store(.set, "key-\(number)", [UInt8](repeating: 1, count: 8000)) }
+      bench.stop()
+      bench = try Bench(path: path, coldLimit: 4 << 20)
+      let bytes = bench.cache.store!.statistics.fileBytes
+      #expect(bytes > 15 << 20)
+      // Twice as many have address space; a row takes 30 bytes at the very least.
+      #expect(bench.cache.coldIndexMaximum * bench.cache.shardCount * 2 > Int(bytes) / 30)
       bench.stop()
     }
   }

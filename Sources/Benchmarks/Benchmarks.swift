@@ -1,0 +1,141 @@
+import ArgumentParser
+import Foundation
+
+/// Runs memcached and this server side by side in one run, and prints the ratios.
+@main
+struct Benchmarks: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "Benchmarks", abstract: "Compares this server with memcached, side by side.",
+    subcommands: [Room.self, HitRatio.self])
+}
+
+/// The two that are compared.
+struct Contestants: ParsableArguments {
+  @Option(help: "this server") var server = ".build/release/thermocline"
+  @Option(help: "the memcached to compare with") var memcached = "memcached"
+  @Option(help: "MiB of RAM for each (-m)") var memory = 64
+  @Option(help: "worker threads of each (-t)") var threads = 1
+
+  func start() throws -> (ours: Peer, peer: Peer) {
+    let shared = ["-m", "\(memory)", "-t", "\(threads)", "-U", "0"]
+    let peer = try Peer(
+      name: "memcached", executable: Self.find(memcached), arguments: shared + (getuid() == 0 ? ["-u", "root"] : []))
+    let ours = try Peer(name: "thermocline", executable: Self.find(server), arguments: shared + ["--no-cold"])
+    return (ours, peer)
+  }
+
+  private static func find(_ name: String) -> String {
+    if name.contains("/") { return name }
+    let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
+    return path.split(separator: ":").map { "\($0)/\(name)" }
+      .first { FileManager.default.isExecutableFile(atPath: $0) } ?? name
+  }
+}
+
+func padded(_ text: String, _ width: Int) -> String {
+  String(repeating: " ", count: max(0, width - text.count)) + text
+}
+
+func fixed(_ number: Double, _ places: Int = 3) -> String { String(format: "%.\(places)f", number) }
+
+/// How many items fit, and what memory they take.
+struct Room: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Items held at the same -m, and resident memory.")
+  @OptionGroup var contestants: Contestants
+  @Option(help: "seed of the mixed sizes") var seed: UInt64 = 1
+
+  private struct Filling {
+    var name: String
+    var count: Int
+    var length: (inout SeededGenerator) -> Int
+  }
+
+  func run() throws {
+    let fillings = [
+      Filling(name: "30", count: 1_500_000) { _ in 30 },
+      Filling(name: "100", count: 1_000_000) { _ in 100 },
+      Filling(name: "1000", count: 200_000) { _ in 1000 },
+      Filling(name: "10...8000", count: 100_000) { Int.random(in: 10...8000, using: &$0) },
+    ]
+    print("value bytes   thermocline     memcached   ratio   RSS MiB (each)")
+    for filling in fillings {
+      let (ours, peer) = try contestants.start()
+      defer {
+        ours.stop()
+        peer.stop()
+      }
+      var held: [Int] = []
+      var resident: [Int] = []
+      for server in [ours, peer] {
+        let client = try Client(port: server.port)
+        var random = SeededGenerator(seed: seed)
+        var batch: [Access] = []
+        for item in 0..<filling.count {
+          batch.append(Access(item: UInt64(item), valueLength: filling.length(&random)))
+          if batch.count == 100 {
+            try client.store(batch)
+            batch.removeAll(keepingCapacity: true)
+          }
+        }
+        held.append(try client.statistic("curr_items"))
+        resident.append(server.residentBytes >> 20)
+        client.close()
+      }
+      let ratio = Double(held[0]) / Double(max(held[1], 1))
+      print(
+        padded(filling.name, 11), padded("\(held[0])", 13), padded("\(held[1])", 13), padded(fixed(ratio, 2), 7),
+        padded("\(resident[0]) / \(resident[1])", 16))
+    }
+  }
+}
+
+/// Misses of a replay in which a client stores what it missed.
+struct HitRatio: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Misses on made-up traces, where what was missed is stored.")
+  @OptionGroup var contestants: Contestants
+  @Option(help: "traces, with commas between") var traces = Trace.allCases.map(\.rawValue).joined(separator: ",")
+  @Option(help: "requests per trace, of which the first third is not counted") var requests = 3_000_000
+  @Option(help: "seed of the traces") var seed: UInt64 = 1
+  /// Few enough that a store comes soon after its miss.
+  private static let batch = 50
+
+  func run() throws {
+    print("trace          thermocline     memcached    misses to misses")
+    for name in traces.split(separator: ",") {
+      guard let trace = Trace(rawValue: String(name)) else { throw ValidationError("there is no trace '\(name)'") }
+      let (ours, peer) = try contestants.start()
+      defer {
+        ours.stop()
+        peer.stop()
+      }
+      let mine = try misses(trace, ours)
+      let theirs = try misses(trace, peer)
+      print(
+        trace.rawValue + String(repeating: " ", count: 12 - trace.rawValue.count), padded(fixed(mine), 13),
+        padded(fixed(theirs), 13), padded(fixed(mine / theirs), 19))
+    }
+  }
+
+  /// The share of requests that missed.
+  private func misses(_ trace: Trace, _ server: Peer) throws -> Double {
+    let client = try Client(port: server.port)
+    defer { client.close() }
+    var reader = TraceReader(trace, seed: seed)
+    var missed = 0
+    var counted = 0
+    var done = 0
+    while done < requests {
+      let batch = (0..<Self.batch).map { _ in reader.next() }
+      let there = try client.present(batch)
+      let absent = zip(batch, there).filter { !$1 }.map(\.0)
+      try client.store(absent)
+      done += batch.count
+      if done > requests / 3 {
+        missed += absent.count
+        counted += batch.count
+      }
+    }
+    return Double(missed) / Double(counted)
+  }
+}

@@ -1,0 +1,109 @@
+import Glibc
+
+/// A connection that speaks meta commands in batches: quiet ones, and a noop that tells where they end.
+final class Client {
+  private let socket: Int32
+  private var out: [UInt8] = []
+  private var line: [UInt8] = []
+  private var buffer = [UInt8](repeating: 0, count: 1 << 16)
+  private var begin = 0
+  private var end = 0
+  private static let filler = [UInt8](repeating: UInt8(ascii: "v"), count: 1 << 20)
+
+  init(port: Int) throws {
+    socket = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    var address = loopback(port: port)
+    let connected = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(socket, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
+    }
+    guard connected == 0 else {
+      Glibc.close(socket)
+      throw BenchmarkError(description: "can't connect to port \(port): \(String(cString: strerror(errno)))")
+    }
+    var one: Int32 = 1
+    setsockopt(socket, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
+  }
+
+  func close() { Glibc.close(socket) }
+
+  /// A key of 20 bytes.
+  private static func key(_ item: UInt64) -> String {
+    let digits = String(item)
+    return "key" + String(repeating: "0", count: 17 - digits.count) + digits
+  }
+
+  /// Which of the items are there, by their places in `items`.
+  func present(_ items: [Access]) throws -> [Bool] {
+    out.removeAll(keepingCapacity: true)
+    for (i, access) in items.enumerated() { out += "mg \(Self.key(access.item)) q O\(i)\r\n".utf8 }
+    out += "mn\r\n".utf8
+    try sendAll()
+    var there = [Bool](repeating: false, count: items.count)
+    while true {
+      let line = try readLine()
+      if line.starts(with: "MN".utf8) { return there }
+      guard line.starts(with: "HD O".utf8), let place = Int(String(decoding: line.dropFirst(4), as: UTF8.self)) else {
+        throw BenchmarkError(description: "answered: \(String(decoding: line, as: UTF8.self))")
+      }
+      there[place] = true
+    }
+  }
+
+  /// Stores items; returns how many were refused.
+  @discardableResult
+  func store(_ items: [Access]) throws -> Int {
+    if items.isEmpty { return 0 }
+    out.removeAll(keepingCapacity: true)
+    for access in items {
+      out += "ms \(Self.key(access.item)) \(access.valueLength) q\r\n".utf8
+      out += Self.filler[..<access.valueLength]
+      out += "\r\n".utf8
+    }
+    out += "mn\r\n".utf8
+    try sendAll()
+    var refused = 0
+    while try !readLine().starts(with: "MN".utf8) { refused += 1 }
+    return refused
+  }
+
+  /// A number of `stats`.
+  func statistic(_ name: String) throws -> Int {
+    out = Array("stats\r\n".utf8)
+    try sendAll()
+    var found = 0
+    while true {
+      let words = String(decoding: try readLine(), as: UTF8.self).split(separator: " ")
+      if words.first == "END" { return found }
+      if words.count == 3 && words[1] == name { found = Int(words[2]) ?? 0 }
+    }
+  }
+
+  private func sendAll() throws {
+    var sent = 0
+    while sent < out.count {
+      let count = out.withUnsafeBytes { send(socket, $0.baseAddress! + sent, $0.count - sent, Int32(MSG_NOSIGNAL)) }
+      guard count > 0 else { throw BenchmarkError(description: "the server hung up") }
+      sent += count
+    }
+  }
+
+  /// Without its end.
+  private func readLine() throws -> [UInt8] {
+    line.removeAll(keepingCapacity: true)
+    while true {
+      if begin == end {
+        begin = 0
+        end = buffer.withUnsafeMutableBytes { recv(socket, $0.baseAddress!, $0.count, 0) }
+        guard end > 0 else { throw BenchmarkError(description: "the server hung up") }
+      }
+      while begin < end {
+        let byte = buffer[begin]
+        begin += 1
+        if byte == 10 { return line }
+        if byte != 13 { line.append(byte) }
+      }
+    }
+  }
+}

@@ -1,0 +1,71 @@
+import Foundation
+import Glibc
+
+/// A failure that ends the benchmark, in one line.
+struct BenchmarkError: Error, CustomStringConvertible {
+  let description: String
+}
+
+/// A server under test, on a port of loopback, ended by its process id.
+final class Peer {
+  let name: String
+  let port: Int
+  private let process = Process()
+
+  /// `arguments` follow the address and port.
+  init(name: String, executable: String, arguments: [String]) throws {
+    self.name = name
+    port = try Self.freePort()
+    process.executableURL = URL(fileURLWithPath: executable)
+    process.arguments = ["-l", "127.0.0.1", "-p", "\(port)"] + arguments
+    process.standardOutput = FileHandle.nullDevice
+    process.standardError = FileHandle.nullDevice
+    try process.run()
+    for _ in 0..<500 {
+      if let connection = try? Client(port: port) {
+        connection.close()
+        return
+      }
+      usleep(20_000)
+    }
+    throw BenchmarkError(description: "\(executable) does not answer on port \(port)")
+  }
+
+  func stop() {
+    process.terminate()
+    process.waitUntilExit()
+  }
+
+  /// Bytes of resident memory.
+  var residentBytes: Int {
+    guard let text = try? String(contentsOfFile: "/proc/\(process.processIdentifier)/status", encoding: .utf8),
+      let line = text.split(separator: "\n").first(where: { $0.hasPrefix("VmRSS:") }),
+      let kibibytes = Int(line.split(whereSeparator: { !$0.isNumber }).first ?? "")
+    else { return 0 }
+    return kibibytes << 10
+  }
+
+  private static func freePort() throws -> Int {
+    let s = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    defer { Glibc.close(s) }
+    var address = loopback(port: 0)
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let port: Int? = withUnsafeMutablePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { raw in
+        bind(s, raw, length) == 0 && getsockname(s, raw, &length) == 0
+          ? UnsafeRawPointer(raw).assumingMemoryBound(to: sockaddr_in.self).pointee.sin_port.byteSwapped : nil
+      }
+      .map(Int.init)
+    }
+    guard let port else { throw BenchmarkError(description: "no free port") }
+    return port
+  }
+}
+
+func loopback(port: Int) -> sockaddr_in {
+  var address = sockaddr_in()
+  address.sin_family = sa_family_t(AF_INET)
+  address.sin_port = in_port_t(port).byteSwapped
+  address.sin_addr.s_addr = UInt32(0x7f00_0001).byteSwapped
+  return address
+}

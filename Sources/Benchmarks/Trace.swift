@@ -1,0 +1,144 @@
+import Glibc
+
+/// Numbers that are the same from the same seed (splitmix64).
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+    return z ^ (z >> 31)
+  }
+
+  /// In 0..<1.
+  mutating func unit() -> Double { Double(next() >> 11) * 0x1p-53 }
+}
+
+/// Ranks 1...count with probability proportional to 1 / rank^exponent, in constant time and memory.
+/// Source: W. Hörmann, G. Derflinger, Rejection-inversion to generate variates from monotone discrete distributions, 1996.
+struct Zipf {
+  private let count: Double
+  private let exponent: Double
+  private let low: Double
+  private let high: Double
+  private let shortcut: Double
+
+  init(count: Int, exponent: Double) {
+    self.count = Double(count)
+    self.exponent = exponent
+    low = Self.integral(1.5, exponent) - 1
+    high = Self.integral(Double(count) + 0.5, exponent)
+    shortcut = 2 - Self.inverse(Self.integral(2.5, exponent) - pow(2, -exponent), exponent)
+  }
+
+  /// The integral of x^-exponent from 1 to x.
+  private static func integral(_ x: Double, _ exponent: Double) -> Double {
+    exponent == 1 ? log(x) : (pow(x, 1 - exponent) - 1) / (1 - exponent)
+  }
+  private static func inverse(_ y: Double, _ exponent: Double) -> Double {
+    exponent == 1 ? exp(y) : pow(1 + y * (1 - exponent), 1 / (1 - exponent))
+  }
+
+  func next(_ random: inout SeededGenerator) -> Int {
+    while true {
+      let u = high + random.unit() * (low - high)
+      let x = Self.inverse(u, exponent)
+      let rank = min(max(x.rounded(), 1), count)
+      if rank - x <= shortcut || u >= Self.integral(rank + 0.5, exponent) - pow(rank, -exponent) { return Int(rank) }
+    }
+  }
+}
+
+/// One read of the trace: which item, and how long its value is, always the same for the same item.
+struct Access: Equatable {
+  var item: UInt64
+  var valueLength: Int
+}
+
+/// Requests as caches see them, made up; the same from the same seed.
+enum Trace: String, CaseIterable {
+  case zipf080 = "zipf-0.8"
+  case zipf099 = "zipf-0.99"
+  case zipf110 = "zipf-1.1"
+  /// Three of ten requests ask for an item that is never asked for again.
+  case oneHit = "one-hit"
+  /// Now and then a job reads a long run of items once, in order.
+  case scan = "scan"
+  /// What is popular changes by and by.
+  case shifting = "shifting"
+  /// Values of 10 to 8,000 bytes.
+  case mixedSizes = "mixed-sizes"
+
+  /// Items in all, those of scans and one-hit requests apart.
+  static let items = 1_000_000
+  /// Requests between two scans, and items in one.
+  static let scanInterval = 500_000
+  static let scanLength = 100_000
+  /// Requests after which the next item becomes popular in place of the one before.
+  static let shiftInterval = 20
+
+  var exponent: Double {
+    switch self {
+    case .zipf080: 0.8
+    case .zipf110: 1.1
+    case .zipf099, .oneHit, .scan, .shifting, .mixedSizes: 0.99
+    }
+  }
+}
+
+/// A trace as it is read, request by request.
+struct TraceReader {
+  private let trace: Trace
+  private let zipf: Zipf
+  private var random: SeededGenerator
+  private var number = 0
+  private var scanLeft = 0
+  /// Items that are asked for once lie above all others.
+  private var nextOnce = UInt64(1) << 40
+
+  init(_ trace: Trace, seed: UInt64) {
+    self.trace = trace
+    zipf = Zipf(count: Trace.items, exponent: trace.exponent)
+    random = SeededGenerator(seed: seed)
+  }
+
+  mutating func next() -> Access {
+    number += 1
+    return access(item())
+  }
+
+  private mutating func item() -> UInt64 {
+    switch trace {
+    case .oneHit where random.unit() < 0.3: return once()
+    case .scan:
+      if number % Trace.scanInterval == 0 { scanLeft = Trace.scanLength }
+      // A scan runs among the other requests, at their pace.
+      if scanLeft > 0 && number % 2 == 0 {
+        scanLeft -= 1
+        return once()
+      }
+    case .shifting:
+      let shift = number / Trace.shiftInterval
+      return scattered(UInt64((zipf.next(&random) + shift) % Trace.items))
+    default: break
+    }
+    return scattered(UInt64(zipf.next(&random)))
+  }
+
+  private mutating func once() -> UInt64 {
+    nextOnce += 1
+    return nextOnce
+  }
+
+  /// Ranks are spread, so that popular items are no neighbours.
+  private func scattered(_ rank: UInt64) -> UInt64 { rank &* 0x9e37_79b1 % 0x1_0000_0000 }
+
+  private func access(_ item: UInt64) -> Access {
+    var own = SeededGenerator(seed: item)
+    let length = trace == .mixedSizes ? Int.random(in: 10...8000, using: &own) : Int.random(in: 50...450, using: &own)
+    return Access(item: item, valueLength: length)
+  }
+}
