@@ -233,6 +233,28 @@ import Testing
     }
   }
 
+  @Test func whatABatchThatFailedHalfwayHasWrittenIsStillDeleted() throws {
+    try withFile { path in
+      var bench = try Bench(path: path, memory: 16 << 20, coldLimit: 4 << 20)
+      bench.set("before", "x")
+      bench.cache.writeCycle()
+      let connection = bench.cache.writeBehind!.writer.connection
+      // Room for the first transactions of the batch, but not for the last.
+      try connection.execute("PRAGMA max_page_count = \(try connection.integer("PRAGMA page_count") + 60)")
+      for number in 0..<4 { bench.store(.set, "key-\(number)", [UInt8](repeating: 1, count: 200_000)) }
+      #expect(!bench.cache.writeCycle())
+      #expect(try connection.integer("SELECT count(*) FROM items WHERE length(value) > 1000") > 0)
+      for number in 0..<4 { #expect(bench.delete("key-\(number)").name == "done") }
+      try connection.execute("PRAGMA max_page_count = 300")
+      #expect(bench.cache.writeCycle())
+      bench.crash()
+      bench = try Bench(path: path, coldLimit: 4 << 20)
+      for number in 0..<4 { #expect(bench.get("key-\(number)") == nil) }
+      #expect(bench.text("before") == "x")
+      bench.stop()
+    }
+  }
+
   @Test func aKeyWhoseRowWasGivenUpButNotDeletedStaysDeleted() throws {
     try withFile { path in
       var bench = try Bench(path: path, coldLimit: 4 << 20)
