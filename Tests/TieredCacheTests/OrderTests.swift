@@ -48,6 +48,29 @@ import Testing
     }
   }
 
+  @Test func anItemThatChangedInFlightAndWasDeletedLeavesATombstone() throws {
+    try withFile { path in
+      var bench = try Bench(path: path)
+      let behind = bench.cache.writeBehind!
+      bench.set("a", "v")
+      bench.set("b", "v")
+      behind.onFullBatch = {
+        #expect(bench.get("a", touchTo: bench.now + 100) != nil)
+        bench.set("b", "w")
+      }
+      #expect(bench.cache.writeCycle())
+      behind.onFullBatch = nil
+      #expect(bench.delete("a").name == "done")
+      #expect(bench.delete("b").name == "done")
+      #expect(bench.cache.writeCycle())
+      bench.crash()
+      bench = try Bench(path: path)
+      #expect(bench.text("a") == nil)
+      #expect(bench.text("b") == nil)
+      bench.stop()
+    }
+  }
+
   // MARK: What a cycle promises
 
   @Test(arguments: [false, true])
