@@ -5,17 +5,18 @@ import Synchronization
 /// What somebody wants to be told of; a set of bits in `TieredCache.watched`.
 package struct WatchedEvents: OptionSet, Sendable {
   package let rawValue: UInt32
+  @inlinable
   package init(rawValue: UInt32) { self.rawValue = rawValue }
 
-  package static let fetches = WatchedEvents(rawValue: 1)
-  package static let stores = WatchedEvents(rawValue: 2)
-  package static let deletions = WatchedEvents(rawValue: 4)
+  @inlinable package static var fetches: WatchedEvents { .init(rawValue: 1) }
+  @inlinable package static var stores: WatchedEvents { .init(rawValue: 2) }
+  @inlinable package static var deletions: WatchedEvents { .init(rawValue: 4) }
   /// Live items that leave RAM, for good or for the file.
-  package static let evictions = WatchedEvents(rawValue: 8)
-  package static let promotions = WatchedEvents(rawValue: 16)
-  package static let demotions = WatchedEvents(rawValue: 32)
+  @inlinable package static var evictions: WatchedEvents { .init(rawValue: 8) }
+  @inlinable package static var promotions: WatchedEvents { .init(rawValue: 16) }
+  @inlinable package static var demotions: WatchedEvents { .init(rawValue: 32) }
   /// Commands by the prefix of their key; the cache itself tells nothing of them.
-  package static let prefixes = WatchedEvents(rawValue: 64)
+  @inlinable package static var prefixes: WatchedEvents { .init(rawValue: 64) }
 }
 
 /// What a command met where it looked for its key.
@@ -193,7 +194,7 @@ extension TieredCache {
     events.sink?.moved(item, movement, sizeClass: sizeClass(of: item), now: now)
   }
 
-  private static let movements = WatchedEvents([.evictions, .promotions, .demotions]).rawValue
+  private static var movements: UInt32 { 8 | 16 | 32 }
 }
 
 /// Who is told. Set once, before the first command.

@@ -48,6 +48,29 @@ import Testing
     }
   }
 
+  @Test func anItemThatChangedInFlightAndWasDeletedLeavesATombstone() throws {
+    try withFile { path in
+      var bench = try Bench(path: path)
+      let behind = bench.cache.writeBehind!
+      bench.set("a", "v")
+      bench.set("b", "v")
+      behind.onFullBatch = {
+        #expect(bench.get("a", touchTo: bench.now + 100) != nil)
+        bench.set("b", "w")
+      }
+      #expect(bench.cache.writeCycle())
+      behind.onFullBatch = nil
+      #expect(bench.delete("a").name == "done")
+      #expect(bench.delete("b").name == "done")
+      #expect(bench.cache.writeCycle())
+      bench.crash()
+      bench = try Bench(path: path)
+      #expect(bench.text("a") == nil)
+      #expect(bench.text("b") == nil)
+      bench.stop()
+    }
+  }
+
   // MARK: What a cycle promises
 
   @Test(arguments: [false, true])
@@ -229,6 +252,28 @@ import Testing
       bench.crash()
       bench = try Bench(path: path)
       #expect(bench.text(unknown) == nil)
+      bench.stop()
+    }
+  }
+
+  @Test func whatABatchThatFailedHalfwayHasWrittenIsStillDeleted() throws {
+    try withFile { path in
+      var bench = try Bench(path: path, memory: 16 << 20, coldLimit: 4 << 20)
+      bench.set("before", "x")
+      bench.cache.writeCycle()
+      let connection = bench.cache.writeBehind!.writer.connection
+      // Room for the first transactions of the batch, but not for the last.
+      try connection.execute("PRAGMA max_page_count = \(try connection.integer("PRAGMA page_count") + 60)")
+      for number in 0..<4 { bench.store(.set, "key-\(number)", [UInt8](repeating: 1, count: 200_000)) }
+      #expect(!bench.cache.writeCycle())
+      #expect(try connection.integer("SELECT count(*) FROM items WHERE length(value) > 1000") > 0)
+      for number in 0..<4 { #expect(bench.delete("key-\(number)").name == "done") }
+      try connection.execute("PRAGMA max_page_count = 300")
+      #expect(bench.cache.writeCycle())
+      bench.crash()
+      bench = try Bench(path: path, coldLimit: 4 << 20)
+      for number in 0..<4 { #expect(bench.get("key-\(number)") == nil) }
+      #expect(bench.text("before") == "x")
       bench.stop()
     }
   }
