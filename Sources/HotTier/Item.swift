@@ -224,6 +224,13 @@ package struct ItemState: OptionSet, Sendable {
   @inlinable package static var won: ItemState { .init(rawValue: 64) }
   @inlinable package static var fetched: ItemState { .init(rawValue: 128) }
 
+  // Sets of them, as constants: an array literal of an option set is built at run time wherever the optimiser does
+  // not see through it.
+  @inlinable package static var none: ItemState { .init(rawValue: 0) }
+  @inlinable package static var atWriter: ItemState { .init(rawValue: 2 | 8) }
+  @inlinable package static var perhapsInLog: ItemState { .init(rawValue: 8 | 16) }
+  @inlinable package static var ofVersion: ItemState { .init(rawValue: 32 | 64 | 128) }
+
   /// Reads since the last time a reclaim pass looked, 0...3.
   @inlinable @inline(__always)
   package var frequency: UInt16 { (rawValue >> 8) & 3 }

@@ -161,7 +161,7 @@ extension TieredCache {
       }
     }
     var expiresAt = expiresAt
-    var marks: ItemState = []
+    var marks = ItemState.none
     switch mode {
     case .set: break
     case .add: if present != nil { return .finished(.notStored) }
@@ -196,7 +196,7 @@ extension TieredCache {
   /// Writes a new version of a key over whatever stands in RAM.
   func put(
     _ key: CacheKey, flags: UInt32, expiresAt: UnixSeconds, _ value: NewValue, over old: Item?,
-    now: UnixSeconds, _ change: ChangeOptions, marks: ItemState = [], _ state: inout ShardState,
+    now: UnixSeconds, _ change: ChangeOptions, marks: ItemState = .none, _ state: inout ShardState,
     _ changed: inout ChangedItem
   ) -> Step {
     let length = value.bytes.count
@@ -244,7 +244,7 @@ extension TieredCache {
     _ state: inout ShardState, _ changed: inout ChangedItem
   ) {
     if let old {
-      let mayHaveRow = !old.state.isDisjoint(with: [.mayHaveRow, .inFlight])
+      let mayHaveRow = !old.state.isDisjoint(with: .perhapsInLog)
       state.drop(old, hash: hash)
       if mayHaveRow { item.state.insert(.mayHaveRow) }
     }
@@ -255,14 +255,14 @@ extension TieredCache {
 
   /// A new version: new CAS, this epoch, not read yet, only the given marks, unsaved.
   private func renew(
-    _ item: Item, _ hash: UInt64, now: UnixSeconds, newCAS: UInt64?, marks: ItemState = [],
+    _ item: Item, _ hash: UInt64, now: UnixSeconds, newCAS: UInt64?, marks: ItemState = .none,
     _ state: inout ShardState, _ changed: inout ChangedItem
   ) {
     let cas = newCAS ?? state.takeCAS()
     item.cas = cas
     item.lastAccess = now
     var bits = item.state.with(epoch: state.hot.epoch)
-    bits.subtract([.stale, .won, .fetched])
+    bits.subtract(.ofVersion)
     bits.formUnion(marks)
     item.state = bits
     changed.cas = cas
@@ -318,7 +318,7 @@ extension TieredCache {
         (value + present.valueLength).copyMemory(from: added.baseAddress!, byteCount: added.count)
       }
     }
-    replace(inRAM, by: item, key.hash, now: now, newCAS: change.newCAS, marks: [], &state, &changed)
+    replace(inRAM, by: item, key.hash, now: now, newCAS: change.newCAS, marks: .none, &state, &changed)
     return .finished(.done)
   }
 
@@ -406,7 +406,7 @@ extension TieredCache {
         present.value.copyMemory(from: out.baseAddress!, byteCount: length)
         (present.value + length).initializeMemory(
           as: UInt8.self, repeating: 32, count: present.valueLength - length)
-        let kept = present.state.intersection([.fetched, .stale, .won])
+        let kept = present.state.intersection(.ofVersion)
         renew(present, key.hash, now: now, newCAS: change.newCAS, marks: kept, &state, &changed)
         return .finished(.done)
       }
@@ -502,7 +502,7 @@ extension TieredCache {
   }
 
   func forget(_ item: Item, _ key: CacheKey, _ state: inout ShardState) {
-    let hadRow = !item.state.isDisjoint(with: [.mayHaveRow, .inFlight])
+    let hadRow = !item.state.isDisjoint(with: .perhapsInLog)
     state.drop(item, hash: key.hash)
     if store != nil { state.bury(key.hash, key.start, key.count, hadRow: hadRow) }
   }

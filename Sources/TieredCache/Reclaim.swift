@@ -102,7 +102,7 @@ extension TieredCache {
         if mayDrop {
           dropped += 1
           droppedBytes += ShardState.weight(item)
-          if !item.state.isDisjoint(with: [.mayHaveRow, .inFlight]) {
+          if !item.state.isDisjoint(with: .perhapsInLog) {
             buried.append(Tombstone(hash: hash, key: item.key, count: item.keyLength))
           }
           return true

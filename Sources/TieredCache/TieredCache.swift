@@ -358,7 +358,7 @@ package final class TieredCache: Sendable {
     let flushed = item.state.epoch != state.hot.epoch
     if flushed { state.counters.getFlushed += 1 } else { state.counters.getExpired += 1 }
     if item.state.contains(.unsaved) && !flushed
-      && (!item.state.isDisjoint(with: [.mayHaveRow, .inFlight]) || state.mayHaveUnknownRows)
+      && (!item.state.isDisjoint(with: .perhapsInLog) || state.mayHaveUnknownRows)
     {
       return
     }

@@ -373,7 +373,7 @@ extension TieredCache {
       guard item.state.contains(.unsaved), item.state.epoch == state.hot.epoch else { continue }
       if item.expiresAt != 0 && item.expiresAt <= now {
         // Dead before it was written: only what the log may hold of it matters.
-        if !item.state.isDisjoint(with: [.mayHaveRow, .inFlight]) || state.mayHaveUnknownRows {
+        if !item.state.isDisjoint(with: .perhapsInLog) || state.mayHaveUnknownRows {
           batch.addTombstone(item.key, item.keyLength, hash: hash, epoch: state.epoch)
         }
         state.drop(item, hash: hash)
@@ -477,7 +477,7 @@ extension TieredCache {
         }
         state.counters.rowsWritten += 1
         guard let item = state.hot.find(row.hash, batch.keyStart(row), row.keyCount),
-          item.state.isSuperset(of: [.inFlight, .unsaved]), item.cas == row.attributes.cas,
+          item.state.isSuperset(of: .atWriter), item.cas == row.attributes.cas,
           item.state.epoch == state.hot.epoch, row.attributes.isOf(epoch: state.epoch)
         else {
           // Replaced, deleted or flushed while it was being written: nobody must find this row.
@@ -486,7 +486,7 @@ extension TieredCache {
         }
         state.forgetUnsaved(count: 1, bytes: ShardState.weight(item))
         var bits = item.state
-        bits.subtract([.inFlight, .unsaved])
+        bits.subtract(.atWriter)
         bits.insert(.mayHaveRow)
         item.state = bits
         if sequence == 0 {
@@ -509,7 +509,7 @@ extension TieredCache {
         if row.value < 0 {
           state.addTombstone(row.hash, batch.keyStart(row), row.keyCount)
         } else if let item = state.hot.find(row.hash, batch.keyStart(row), row.keyCount),
-          item.state.isSuperset(of: [.inFlight, .unsaved])
+          item.state.isSuperset(of: .atWriter)
         {
           // Whether the rows reached the file is not known.
           item.state.insert(.mayHaveRow)
