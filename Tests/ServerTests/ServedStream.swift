@@ -19,14 +19,15 @@ final class ServedStream {
   private let file: String?
   private var idleTurns = 0
 
-  /// `folder`: where the file of a cold tier goes; nil: RAM only.
-  init(folder: String?) throws {
+  /// `folder`: where the file of a cold tier goes; nil: RAM only. `promotes`: what is read goes back to RAM.
+  init(folder: String?, promotes: Bool) throws {
     var options = TieredCacheOptions()
     options.hotMemory = 4 << 20
     options.threads = 1
     options.hashSeed = 7
     options.clock = Self.clock
     options.startsThreads = false
+    options.promoteAfter = promotes ? 1 : 0
     file = folder.map { $0 + "/stream.db" }
     if let file { options.cold = ColdOptions(path: file, limit: 16 << 20) }
     var logger = Logger(label: "stream")
@@ -146,12 +147,16 @@ func checkServer(_ stream: UnsafeRawBufferPointer, folder: String?) throws {
   let inPieces = try served(pieces, folder: nil, demotes: false)
   require(isTold(stream) || whole == inPieces, difference("in pieces it is answered otherwise", whole, inPieces))
   guard let folder else { return }
-  let inFile = try served(pieces, folder: folder, demotes: true)
-  require(isTold(stream) || whole == inFile, difference("from the file it is answered otherwise", whole, inFile))
+  for promotes in [true, false] {
+    let inFile = try served(pieces, folder: folder, demotes: true, promotes: promotes)
+    require(isTold(stream) || whole == inFile, difference("from the file it is answered otherwise", whole, inFile))
+  }
 }
 
-private func served(_ pieces: [UnsafeRawBufferPointer], folder: String?, demotes: Bool) throws -> [UInt8] {
-  let stream = try ServedStream(folder: folder)
+private func served(
+  _ pieces: [UnsafeRawBufferPointer], folder: String?, demotes: Bool, promotes: Bool = true
+) throws -> [UInt8] {
+  let stream = try ServedStream(folder: folder, promotes: promotes)
   defer { stream.stop() }
   return stream.replies(to: pieces, demotes: demotes)
 }
