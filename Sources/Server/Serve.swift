@@ -168,6 +168,11 @@ private func announce(_ settings: Settings, _ listeners: [Listener], _ logger: L
     if cold.limit < settings.hotMemory {
       logger.warning("the file's limit is below the hot tier's: items in RAM may have no place in the file")
     }
+    if cold.durability == .always && settings.maximumItemSize > cold.limit / 16 {
+      logger.warning(
+        "values of more than \(cold.limit >> 14) KiB, a sixteenth of the file's limit, live in RAM alone also under durability always"
+      )
+    }
   } else {
     logger.notice("RAM only, \(settings.hotMemory >> 20) MiB: nothing survives a restart")
   }
