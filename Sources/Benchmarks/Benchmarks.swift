@@ -95,7 +95,7 @@ struct HitRatio: ParsableCommand {
     abstract: "Misses on made-up traces, where what was missed is stored.")
   @OptionGroup var contestants: Contestants
   @Option(help: "traces, with commas between") var traces = Trace.allCases.map(\.rawValue).joined(separator: ",")
-  @Option(help: "requests per trace, of which the first third is not counted") var requests = 3_000_000
+  @Option(help: "requests per trace, of which the first third is not counted") var requests = 4_000_000
   @Option(help: "seed of the traces") var seed: UInt64 = 1
   /// Few enough that a store comes soon after its miss.
   private static let batch = 50

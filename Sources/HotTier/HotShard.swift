@@ -1,39 +1,6 @@
 import CacheCore
 import Glibc
 
-/// What a shard counted since it was made. Read under its lock.
-package struct HotShardCounters: Sendable {
-  package var items = 0
-  /// Bytes of records and large values.
-  package var liveBytes = 0
-  /// The same items as memcached counts their size.
-  package var nominalBytes = 0
-  package var evictions: UInt64 = 0
-  package var evictedUnfetched: UInt64 = 0
-  package var evictedActive: UInt64 = 0
-  package var expired: UInt64 = 0
-  package var expiredUnfetched: UInt64 = 0
-  /// Items that moved into the protected queue, and within it.
-  package var movedToProtected: UInt64 = 0
-  package var moved: UInt64 = 0
-  /// Records that the sweep has looked at, and expired items that it took out.
-  package var sweepChecked: UInt64 = 0
-  package var swept: UInt64 = 0
-  package var segmentsReclaimed: UInt64 = 0
-  package var lastEvictionAge: UInt32 = 0
-  package init() {}
-}
-
-/// What one step of reclaiming did.
-package enum ReclaimStep {
-  /// Some items were looked at; go on.
-  case progressed
-  /// A segment went back to the pool.
-  case freedSegment
-  /// There is nothing that may go: all is unsaved, or there is nothing.
-  case stuck
-}
-
 /// One shard of the hot tier: items in RAM, their index and their order of eviction. It knows no file
 /// and no clock; whoever owns it holds its lock for every call.
 ///
@@ -73,6 +40,9 @@ package struct HotShard: ~Copyable {
 
   /// Of the shard's segments, those in probation, in percent, above which probation is reclaimed first.
   static let probationPercent = 40
+  /// The oldest protected segment is looked at when it is so many times as old as the oldest on probation, counted in
+  /// segments opened: what is not read any more must not stay because nothing else is protected.
+  static let staleFactor: UInt64 = 8
 
   /// `number`: of this shard, unlike that of any other shard of the pool, below 65,536.
   package init(pool: SegmentPool, number: Int, maximumCount: Int) {
@@ -320,6 +290,11 @@ package struct HotShard: ~Copyable {
   private func nextVictim() -> Int32 {
     if victim >= 0 { return victim }
     let total = probation.count + protected.count
+    if probation.oldest >= 0 && protected.oldest >= 0 {
+      let waited = nextSerial - head(probation.oldest).pointee.serial
+      let kept = nextSerial - head(protected.oldest).pointee.serial
+      if kept > waited * Self.staleFactor { return protected.oldest }
+    }
     let fromProbation =
       protected.oldest < 0
       || (probation.oldest >= 0 && probation.count * 100 >= total * Self.probationPercent)

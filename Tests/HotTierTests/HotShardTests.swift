@@ -122,6 +122,26 @@ struct Seeded: RandomNumberGenerator {
     #expect(bytes == shard.counters.liveBytes)
   }
 
+  @Test("What was read often, and then never again, leaves although nothing else is protected")
+  func protectedItemsGrowStale() {
+    var shard = shard(limit: 1 << 20)
+    for number in 0..<50 {
+      #expect(put(&shard, number, length: 1000, now: 10))
+      for _ in 0..<3 { #expect(get(&shard, number, now: 10) == 1000) }
+    }
+    // Twice the memory: they have been protected. A hundred times: forgotten.
+    for number in 1000..<3000 { #expect(put(&shard, number, length: 1000, now: 10)) }
+    #expect((0..<50).filter { has(&shard, $0) }.count == 50)
+    for number in 3000..<100_000 { _ = put(&shard, number, length: 1000, now: 10) }
+    #expect((0..<50).filter { has(&shard, $0) }.isEmpty)
+    checkInvariants(&shard)
+  }
+
+  private func has(_ shard: inout HotShard, _ number: Int) -> Bool {
+    let key = Array("key-\(number)".utf8)
+    return shard.find(hasher.hash(key, key.count), key, key.count) != nil
+  }
+
   @Test func aStoredItemIsFoundWithItsBytes() {
     var shard = shard(limit: 1 << 20)
     #expect(put(&shard, 1, length: 100, now: 10))
