@@ -41,6 +41,7 @@ package func serve(
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
   try writePortFile(listeners)
   announce(settings, listeners, logger)
+  releaseStartupCode()
 
   for listener in listeners where listener.transport == .udp {
     for worker in shared.workers { worker.mailbox.post(.accepted(listener.accepted(listener.socket))) }
