@@ -131,15 +131,6 @@ extension WorkerState {
     return .at(request.value)
   }
 
-  /// Whether the command has to be repeated when what it waits for has come: nothing is answered yet.
-  private func mustWait(_ connection: UnsafeMutablePointer<Connection>, _ outcome: Outcome) -> Bool {
-    switch outcome {
-    case .cold, .full: true
-    case .scanning: !connection.pointee.scanGivenUp
-    default: false
-    }
-  }
-
   // MARK: Reading
 
   private mutating func binaryRead(

@@ -25,11 +25,8 @@ extension WorkerState {
       case .metaArithmetic: metaArithmetic(connection, request, key)
       default: metaDebug(connection, request, key)
       }
-    switch outcome {
-    case .cold, .full: return parkFor(connection, outcome, key, next, end)
-    case .scanning where !connection.pointee.scanGivenUp: return parkFor(connection, outcome, key, next, end)
-    default: return .at(next)
-    }
+    if mustWait(connection, outcome) { return parkFor(connection, outcome, key, next, end) }
+    return .at(next)
   }
 
   /// The key itself; one that came in base64 lies in memory of the worker until the next command.
@@ -38,15 +35,6 @@ extension WorkerState {
     if !request.keyIsBinary { return cache.key(request.keyStart, request.keyLength) }
     let count = decodeBase64(request.keyStart, request.keyLength, to: keyScratch)
     return cache.key(keyScratch, count)
-  }
-
-  /// Whether the command has to be repeated when what it waits for has come: nothing is answered yet.
-  private func mustWait(_ connection: UnsafeMutablePointer<Connection>, _ outcome: Outcome) -> Bool {
-    switch outcome {
-    case .cold, .full: true
-    case .scanning: !connection.pointee.scanGivenUp
-    default: false
-    }
   }
 
   /// Under -C every CAS reads 0, and none that a client names is that of an item.

@@ -201,12 +201,7 @@ extension WorkerState {
       storeMode(request.verb, request.number), key, flags: request.flags,
       expiresAt: expiryMoment(request.expiry, now: now), NewValue(value), now: now,
       answer: connection.pointee.answer(for: key.hash), changed: &changed)
-    switch outcome {
-    case .cold, .full: return parkFor(connection, outcome, key, next, end)
-    case .scanning where !connection.pointee.scanGivenUp:
-      return parkFor(connection, outcome, key, next, end)
-    default: break
-    }
+    if mustWait(connection, outcome) { return parkFor(connection, outcome, key, next, end) }
     replyStored(connection, request.verb, outcome, key, noreply: request.noreply)
     return .at(next)
   }
@@ -325,13 +320,7 @@ extension WorkerState {
           UnsafeRawBufferPointer(start: incoming.block.bytes, count: incoming.byteCount),
           block: incoming.block), now: now, answer: connection.pointee.answer(for: key.hash),
         changed: &changed)
-      var parks = false
-      switch outcome {
-      case .cold, .full: parks = true
-      case .scanning: parks = !connection.pointee.scanGivenUp
-      default: break
-      }
-      if parks {
+      if mustWait(connection, outcome) {
         _ = parkFor(connection, outcome, key, input, input)
         return false
       }
@@ -370,10 +359,8 @@ extension WorkerState {
         return writeDecimal(result, to: out)
       }
     }
+    if mustWait(connection, outcome) { return parkFor(connection, outcome, key, after, end) }
     switch outcome {
-    case .cold, .full: return parkFor(connection, outcome, key, after, end)
-    case .scanning where !connection.pointee.scanGivenUp:
-      return parkFor(connection, outcome, key, after, end)
     case .done:
       if isIncrement { counters.incrementHits &+= 1 } else { counters.decrementHits &+= 1 }
       if !request.noreply {
@@ -398,10 +385,8 @@ extension WorkerState {
     let key = cache.key(request.keyStart, request.keyLength)
     let outcome = cache.delete(
       key, now: now, answer: connection.pointee.answer(for: key.hash), isExact: !request.noreply)
+    if mustWait(connection, outcome) { return parkFor(connection, outcome, key, after, end) }
     switch outcome {
-    case .cold, .full: return parkFor(connection, outcome, key, after, end)
-    case .scanning where !connection.pointee.scanGivenUp:
-      return parkFor(connection, outcome, key, after, end)
     case .scanning: cache.remove(key)
     default: break
     }
@@ -427,12 +412,7 @@ extension WorkerState {
       key, now: now, touchTo: expiryMoment(request.expiry, now: now),
       answer: connection.pointee.answer(for: key.hash)
     ) { _ in }
-    switch outcome {
-    case .cold, .full: return parkFor(connection, outcome, key, after, end)
-    case .scanning where !connection.pointee.scanGivenUp:
-      return parkFor(connection, outcome, key, after, end)
-    default: break
-    }
+    if mustWait(connection, outcome) { return parkFor(connection, outcome, key, after, end) }
     counters.touchCommands &+= 1
     if case .done = outcome {
       counters.touchHits &+= 1

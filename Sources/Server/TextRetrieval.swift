@@ -294,6 +294,15 @@ extension WorkerState {
     if let sequence = cache.coldSequence(key, now: now) { wishes.append((key.hash, sequence)) }
   }
 
+  /// Whether the command has to be repeated when what it waits for has come: nothing is answered yet.
+  func mustWait(_ connection: UnsafeMutablePointer<Connection>, _ outcome: Outcome) -> Bool {
+    switch outcome {
+    case .cold, .full: true
+    case .scanning: !connection.pointee.scanGivenUp
+    default: false
+    }
+  }
+
   /// Parks for a cold key of a command that is not a retrieval.
   mutating func parkFor(
     _ connection: UnsafeMutablePointer<Connection>, _ outcome: Outcome, _ key: CacheKey,

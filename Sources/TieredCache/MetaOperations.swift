@@ -66,26 +66,11 @@ extension TieredCache {
     _ visitor: (inout Visit) -> Void
   ) -> Outcome {
     if options.changes || options.creates, let refusal = refusal() { return refusal }
-    let shard = shard(key.hash)
-    var attempts = 0
-    while true {
-      var frees = DeferredFrees()
-      let step: Step = shard.withLock { state in
-        defer { swap(&frees, &state.hot.frees) }
-        let sighting = self.sighting(key, now: now, answer: answer, &state)
-        let step = self.visitLocked(key, options, now: now, answer: answer, &state, visitor)
-        if case .finished(let outcome) = step { self.noteRead(key, sighting, outcome) }
-        return step
-      }
-      frees.release()
-      writeBehind?.wakeIfUrged()
-      switch step {
-      case .finished(let outcome): return outcome
-      case .needsRoom(let bytes):
-        attempts += 1
-        if attempts > 64 { return othersTookIt() }
-        if let failure = makeRoom(shard, bytes: bytes, now: now) { return failure }
-      }
+    return withRoom(key.hash, now: now) { state in
+      let sighting = self.sighting(key, now: now, answer: answer, &state)
+      let step = self.visitLocked(key, options, now: now, answer: answer, &state, visitor)
+      if case .finished(let outcome) = step { self.noteRead(key, sighting, outcome) }
+      return step
     }
   }
 
@@ -181,33 +166,18 @@ extension TieredCache {
     _ key: CacheKey, _ options: DeletionOptions, now: UnixSeconds, answer: ColdAnswer? = nil
   ) -> Outcome {
     if let refusal = refusal() { return refusal }
-    let shard = shard(key.hash)
-    var attempts = 0
-    while true {
-      var frees = DeferredFrees()
-      let step: Step = shard.withLock { state in
-        defer { swap(&frees, &state.hot.frees) }
-        let sighting = self.sighting(key, now: now, answer: answer, &state)
-        let step = self.deleteLocked(key, options, now: now, answer: answer, &state)
-        if case .finished(let outcome) = step {
-          // What is only marked or emptied is not deleted.
-          if options.marksStale || options.clearsValue {
-            self.noteRead(key, sighting, outcome)
-          } else {
-            self.noteDeletion(key, isMeta: true, sighting, outcome)
-          }
+    return withRoom(key.hash, now: now) { state in
+      let sighting = self.sighting(key, now: now, answer: answer, &state)
+      let step = self.deleteLocked(key, options, now: now, answer: answer, &state)
+      if case .finished(let outcome) = step {
+        // What is only marked or emptied is not deleted.
+        if options.marksStale || options.clearsValue {
+          self.noteRead(key, sighting, outcome)
+        } else {
+          self.noteDeletion(key, isMeta: true, sighting, outcome)
         }
-        return step
       }
-      frees.release()
-      writeBehind?.wakeIfUrged()
-      switch step {
-      case .finished(let outcome): return outcome
-      case .needsRoom(let bytes):
-        attempts += 1
-        if attempts > 64 { return othersTookIt() }
-        if let failure = makeRoom(shard, bytes: bytes, now: now) { return failure }
-      }
+      return step
     }
   }
 

@@ -74,20 +74,33 @@ extension TieredCache {
     changed: inout ChangedItem
   ) -> Outcome {
     if let refusal = refusal() { return refusal }
-    let shard = shard(key.hash)
+    return withRoom(key.hash, now: now) { state in
+      let sighting = self.sighting(key, now: now, answer: answer, &state)
+      let step = self.storeLocked(
+        mode, key, flags: flags, expiresAt: expiresAt, value, now: now, answer: answer, change, &state,
+        &changed)
+      self.noteStore(
+        key, mode, flags: flags, valueLength: value.bytes.count, expiresAt: expiresAt, sighting, step, changed,
+        now: now, &state)
+      return step
+    }
+  }
+
+  enum Step {
+    case finished(Outcome)
+    case needsRoom(Int)
+  }
+
+  /// Carries out `attempt` under the shard's lock, and again whenever room has been made for what it wanted.
+  @inline(__always)
+  func withRoom(_ hash: UInt64, now: UnixSeconds, _ attempt: (inout ShardState) -> Step) -> Outcome {
+    let shard = shard(hash)
     var attempts = 0
     while true {
       var frees = DeferredFrees()
       let step = shard.withLock { state in
         defer { swap(&frees, &state.hot.frees) }
-        let sighting = self.sighting(key, now: now, answer: answer, &state)
-        let step = self.storeLocked(
-          mode, key, flags: flags, expiresAt: expiresAt, value, now: now, answer: answer, change, &state,
-          &changed)
-        self.noteStore(
-          key, mode, flags: flags, valueLength: value.bytes.count, expiresAt: expiresAt, sighting, step, changed,
-          now: now, &state)
-        return step
+        return attempt(&state)
       }
       frees.release()
       writeBehind?.wakeIfUrged()
@@ -99,11 +112,6 @@ extension TieredCache {
         if let failure = makeRoom(shard, bytes: bytes, now: now) { return failure }
       }
     }
-  }
-
-  enum Step {
-    case finished(Outcome)
-    case needsRoom(Int)
   }
 
   /// Nothing is acknowledged under `always` that can't be written.
@@ -341,32 +349,17 @@ extension TieredCache {
     _ compute: (_ value: UnsafeRawBufferPointer, _ out: UnsafeMutableRawPointer) -> Int
   ) -> Outcome {
     if let refusal = refusal() { return refusal }
-    let shard = shard(key.hash)
-    var attempts = 0
-    while true {
-      var frees = DeferredFrees()
-      let step = shard.withLock { state in
-        defer { swap(&frees, &state.hot.frees) }
-        let sighting = self.sighting(key, now: now, answer: answer, &state)
-        let step = self.updateLocked(key, now: now, answer: answer, change, initial, &state, &changed, compute)
-        if case .finished(.done) = step, let touchTo, !changed.isNew,
-          let item = state.hot.find(key.hash, key.start, key.count)
-        {
-          self.setExpiry(item, touchTo, key.hash, &state)
-        }
-        self.noteUpdate(
-          key, isDecrement: change.isDecrement, sighting, step, changed, now: now, &state)
-        return step
+    return withRoom(key.hash, now: now) { state in
+      let sighting = self.sighting(key, now: now, answer: answer, &state)
+      let step = self.updateLocked(key, now: now, answer: answer, change, initial, &state, &changed, compute)
+      if case .finished(.done) = step, let touchTo, !changed.isNew,
+        let item = state.hot.find(key.hash, key.start, key.count)
+      {
+        self.setExpiry(item, touchTo, key.hash, &state)
       }
-      frees.release()
-      writeBehind?.wakeIfUrged()
-      switch step {
-      case .finished(let outcome): return outcome
-      case .needsRoom(let bytes):
-        attempts += 1
-        if attempts > 64 { return othersTookIt() }
-        if let failure = makeRoom(shard, bytes: bytes, now: now) { return failure }
-      }
+      self.noteUpdate(
+        key, isDecrement: change.isDecrement, sighting, step, changed, now: now, &state)
+      return step
     }
   }
 
