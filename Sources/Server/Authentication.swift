@@ -85,6 +85,8 @@ extension WorkerState {
       return skip(connection, request)
     }
     if request.verb == .listMechanisms {
+      // Any exchange begins anew, as in memcached: what an earlier one won is given up.
+      connection.pointee.isAuthenticated = false
       let name: StaticString = "PLAIN"
       reply(request, body: name.utf8Start, name.utf8CodeUnitCount)
       return .at(request.value)
@@ -99,8 +101,14 @@ extension WorkerState {
       return skip(connection, request)
     }
     if end - request.value < count { return .incomplete }
+    // Else who fails to become somebody else goes on as who he was.
+    connection.pointee.isAuthenticated = false
     let isStep = request.verb == .authenticationStep
-    let isPlain = request.keyLength == 5 && memcmp(request.key, "PLAIN", 5) == 0
+    // A step goes on with what was begun, whatever mechanism it names; one that failed may be tried again.
+    let isPlain =
+      isStep
+      ? connection.pointee.saslStarted : request.keyLength == 5 && isPlainName(request.key)
+    connection.pointee.saslStarted = isStep && isPlain
     if isPlain && count == 0 && !isStep {
       // The client wants to be asked first.
       connection.pointee.saslStarted = true
@@ -108,9 +116,9 @@ extension WorkerState {
       return .at(request.value)
     }
     let message = UnsafeRawBufferPointer(start: request.value, count: count)
-    if isPlain, !isStep || connection.pointee.saslStarted, let (user, password) = plainParts(message) {
-      connection.pointee.saslStarted = false
+    if isPlain, let (user, password) = plainParts(message) {
       if isAccepted(connection, user, password) {
+        connection.pointee.saslStarted = false
         let text: StaticString = "Authenticated"
         reply(request, body: text.utf8Start, text.utf8CodeUnitCount)
         return .at(request.value + count)
@@ -121,6 +129,11 @@ extension WorkerState {
     }
     reply(request, .authenticationError)
     return .at(request.value + count)
+  }
+
+  /// Whether five bytes name PLAIN, in any case.
+  private func isPlainName(_ name: UnsafeRawPointer) -> Bool {
+    strncasecmp(name.assumingMemoryBound(to: CChar.self), "PLAIN", 5) == 0
   }
 
   /// User and password of a PLAIN message: who to act as, NUL, user, NUL, password. Source: RFC 4616.

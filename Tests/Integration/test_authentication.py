@@ -211,6 +211,31 @@ def test_sasl_plain(sasl):
     assert binary_talk(sasl, frame(AUTH, b"PLAIN", b"x" * 20_000) + right) == ([(0x82, b"Out of memory"), done], False)
 
 
+def test_a_new_attempt_gives_up_the_right_that_an_earlier_one_won(sasl):
+    """Else who fails to become somebody else goes on as who he was. As memcached, also when mechanisms are only listed."""
+    refused, done, missed = (0x20, b"Auth failure."), (0, b"Authenticated"), (1, b"Not found")
+    right, asked = frame(AUTH, b"PLAIN", b"\0ann\0secret"), frame(GET, b"k")
+    for attempt, answer in ((frame(AUTH, b"PLAIN", b"\0ann\0no"), refused), (frame(AUTH, b"OTHER", b"x"), refused),
+                            (frame(AUTH, b"PLAIN"), (0x21, b"")), (frame(STEP, b"PLAIN", b"\0ann\0secret"), refused),
+                            (frame(LIST_MECHANISMS), (0, b"PLAIN"))):
+        assert binary_talk(sasl, right + asked + attempt + asked) == ([done, missed, answer, refused], True), attempt
+    # What is refused before it is an attempt takes nothing.
+    long = frame(AUTH, b"M" * 33, b"x")
+    assert binary_talk(sasl, right + long + asked) == ([done, (4, b"Invalid arguments"), missed], False)
+
+
+def test_sasl_steps_are_memcacheds(sasl):
+    """Compared with memcached 1.6.18 built with SASL: the case of a mechanism does not matter, a step's name of it
+    neither, and a step may be tried again."""
+    refused, done, begun = (0x20, b"Auth failure."), (0, b"Authenticated"), (0x21, b"")
+    start, step = frame(AUTH, b"PLAIN"), frame(STEP, b"PLAIN", b"\0ann\0secret")
+    assert binary_talk(sasl, frame(AUTH, b"plain", b"\0ann\0secret")) == ([done], False)
+    assert binary_talk(sasl, start + frame(STEP, b"X", b"\0ann\0secret")) == ([begun, done], False)
+    assert binary_talk(sasl, start + frame(STEP, b"PLAIN", b"\0ann\0no") + step) == ([begun, refused, done], False)
+    assert binary_talk(sasl, start + frame(STEP, b"PLAIN") + step) == ([begun, refused, done], False)
+    assert binary_talk(sasl, start + frame(AUTH, b"OTHER", b"x") + step) == ([begun, refused, refused], False)
+
+
 def test_with_sasl_the_text_protocol_asks_too(sasl):
     assert answers(sasl, [b"get xyz\r\n", GOOD, b"get xyz\r\n"]) == [UNAUTHENTICATED, STORED, END]
 
