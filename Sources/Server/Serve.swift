@@ -96,6 +96,7 @@ private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   options.casDisabled = settings.casDisabled
   options.maximumItemBytes = settings.maximumItemSize
   options.evictionsDisabled = settings.evictionsDisabled
+  options.favorsSmall = settings.favorsSmall
   options.hashSeed = UInt64.random(in: .min ... .max)
   options.demoteAfterSeconds = settings.demoteAfter.map { UInt32(clamping: $0) }
   options.promoteAfter = settings.promoteAfter

@@ -59,6 +59,8 @@ package struct Settings: Sendable, Equatable {
   package var locksMemory = false
   package var requestsPerEvent = 20
   package var evictionsDisabled = false
+  /// `hot.favor-small`: items smaller than the others stay longer.
+  package var favorsSmall = true
   package var casDisabled = false
   package var flushDisabled = false
   /// `-A`: clients may stop the server with `shutdown`.

@@ -96,6 +96,7 @@ package enum SettingsTable {
     size("hot.memory", 1 << 20...1 << 50, \.settings.hotMemory),
     size("hot.max-item-size", 1 << 10...(1 << 30) - 1, \.settings.maximumItemSize),
     flag("hot.no-evictions", \.settings.evictionsDisabled),
+    flag("hot.favor-small", \.settings.favorsSmall),
     duration(
       "hot.demote-after", allowed: "a duration as 10m or 7d; 0 = only under pressure", seconds: \.demoteAfterSeconds),
     text("cold.path", allowed: "a path", \.coldPath),

@@ -236,7 +236,9 @@ extension TieredCache {
       key: key.start, keyLength: key.count, valueLength: length, block: value.block,
       attributes: ItemAttributes(
         flags: flags, expiresAt: expiresAt, cas: 0, state: change.keyIsBinary ? ItemAttributes.binaryKey : 0))
-    item.state = item.state.with(frequency: state.hot.credit(large ? bytes + length : bytes))
+    if options.favorsSmall {
+      item.state = item.state.with(frequency: state.hot.credit(large ? bytes + length : bytes))
+    }
     if large {
       changed.tookBlock = true
     } else if length > 0 {

@@ -27,6 +27,8 @@ package struct TieredCacheOptions: Sendable {
   package var threads = 4
   package var maximumItemBytes = 1 << 20
   package var evictionsDisabled = false
+  /// Items smaller than the others begin with reads to their credit.
+  package var favorsSmall = true
   package var hashSeed: UInt64 = 0
   package var clock = ServerClock()
   package var cold: ColdOptions? = nil
