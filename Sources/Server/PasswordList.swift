@@ -41,7 +41,12 @@ final class PasswordList: Sendable {
   func accepts(_ user: UnsafeRawBufferPointer, _ password: UnsafeRawBufferPointer) -> Bool {
     entries.withLock { entries in
       var found = false
-      for entry in entries where areEqual(entry.user, user) && areEqual(entry.password, password) { found = true }
+      for entry in entries {
+        // Both are compared, so that the time does not tell whether there is such a user.
+        let isUser = areEqual(entry.user, user)
+        let isPassword = areEqual(entry.password, password)
+        if isUser && isPassword { found = true }
+      }
       return found
     }
   }

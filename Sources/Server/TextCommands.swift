@@ -124,6 +124,10 @@ extension WorkerState {
     if let (verb, keys) = retrievalWithoutEnd(p, end) {
       connection.pointee.retrieval = verb
       connection.pointee.retrievalExpiry = 0
+      if connection.pointee.detached != nil {
+        park(connection, .detached)
+        return keys
+      }
       switch continueRetrieval(connection, verb, keys, end) {
       case .at(let next), .parkedAt(let next): return next
       case .incomplete, .parked, .closed: return keys

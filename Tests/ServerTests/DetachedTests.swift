@@ -204,6 +204,19 @@ struct DetachedTests {
     served.stop()
   }
 
+  @Test("A get that is served before its line has an end keeps the order too")
+  func unfinishedLine() throws {
+    let served = try Served()
+    served.makeCold(["a", "b"])
+    let filler = (0..<400).map { "absent\($0)" }.joined(separator: " ")
+    let silent = "append b 0 0 1 noreply\r\nx\r\nappend a 0 0 1 noreply\r\nx\r\n"
+    served.send(silent + "get \(filler) a ")
+    let value = "VALUE a 0 2\r\nvx\r\n"
+    #expect(served.receiveWithReads(value) == value)
+    #expect(served.ask("\r\n", "END\r\n") == "END\r\n")
+    served.stop()
+  }
+
   @Test("add and replace ask the index, not the file")
   func presence() throws {
     let served = try Served()
