@@ -26,7 +26,8 @@ let package = Package(
     .systemLibrary(name: "CSystem", path: "Sources/CSystem"),
     .target(
       name: "Migrations", path: "migrations", exclude: ["README.md"],
-      resources: [.embedInCode("m0001_create_items.sql")], swiftSettings: common),
+      resources: [.embedInCode("m0001_create_items.sql"), .embedInCode("m0002_create_views.sql")], swiftSettings: common
+    ),
     .target(name: "CacheCore", dependencies: ["CSystem"], swiftSettings: hot),
     .target(name: "SQLite", dependencies: ["CSQLite"], swiftSettings: hot),
     .target(name: "HotTier", dependencies: ["CacheCore"], swiftSettings: hot),
@@ -73,7 +74,7 @@ let package = Package(
       dependencies: [
         "ColdTier", "CacheCore", "SQLite", "SQLiteFaults", "Migrations",
         .product(name: "Logging", package: "swift-log"),
-      ], swiftSettings: common),
+      ], exclude: ["versions"], swiftSettings: common),
     .testTarget(
       name: "TieredCacheTests",
       dependencies: [

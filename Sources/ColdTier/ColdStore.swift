@@ -78,14 +78,18 @@ package final class ColdStore: Sendable {
 
   /// Opens the file, or begins one. A file that is damaged as far as a quick look tells, or that the
   /// writer found damaged the last time, is renamed and an empty one takes its place.
-  package static func open(_ options: ColdOptions, logger: Logger) throws(ColdError) -> ColdStore {
+  /// `settingDamagedAside` false: a damaged file, and one that is no database, is an error and stays as it is.
+  package static func open(
+    _ options: ColdOptions, logger: Logger, settingDamagedAside: Bool = true
+  ) throws(ColdError) -> ColdStore {
     try checkPath(options.path)
     let path = try resolved(options.path)
     let lock = try lockFile(path)
     do throws(ColdError) {
       try makeFile(path)
       let wasMarked = access(path + damageMark, F_OK) == 0
-      if !looksLikeADatabase(path) || wasMarked {
+      if !settingDamagedAside && !looksLikeADatabase(path) { throw .cannotOpen(path: path, reason: notADatabase) }
+      if settingDamagedAside && (!looksLikeADatabase(path) || wasMarked) {
         let name = setAside(path)
         logger.warning(
           wasMarked
@@ -97,13 +101,13 @@ package final class ColdStore: Sendable {
       do throws(ColdError) {
         do throws(ColdError) {
           return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
-        } catch .damaged(let error) where !error.isCorruption {
-          // The disk could not read it; perhaps it can now.
+        } catch .damaged(let error) {
+          // Perhaps the disk could not read it (SQLite tells that and damage by one code) and now can.
           logger.warning(
-            "the cold tier's file could not be read, it is tried once more", metadata: ["cause": "\(error)"])
+            "the cold tier's file could not be read, it is tried again", metadata: ["cause": "\(error)"])
           return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
         }
-      } catch .damaged(let error) {
+      } catch .damaged(let error) where settingDamagedAside {
         let name = setAside(path)
         do throws(ColdError) {
           let store = try ColdStore(options, path, logger: logger, lock: lock, renamed: name)
@@ -136,7 +140,13 @@ package final class ColdStore: Sendable {
       try Self.checkVersion(try Self.connection(path, .readOnly, options), path)
     }
     let connection = try Self.connection(path, .create, options)
-    try Self.migrate(connection)
+    do throws(ColdError) {
+      try Self.migrate(connection)
+    } catch .full(let error) where Self.isServable(connection) {
+      logger.warning(
+        "the cold tier's file stays at its older schema version: there is no room to write",
+        metadata: ["cause": "\(error)"])
+    }
     let found = try translating { () throws(SQLiteError) in
       try connection.execute(SQL.pragmas(synchronousFull: true, cacheKiB: 2048))
       let reserved = try Self.meta(.casReserved, connection)
@@ -206,7 +216,7 @@ package final class ColdStore: Sendable {
   }
 
   /// Refuses a file that is not ours or is newer than this program.
-  private static func checkVersion(_ connection: Connection, _ path: String) throws(ColdError) {
+  static func checkVersion(_ connection: Connection, _ path: String) throws(ColdError) {
     let (version, application, schema) = try translating { () throws(SQLiteError) in
       (
         Int(try connection.integer(SQL.userVersion)), try connection.integer(SQL.applicationIDOfFile),
@@ -221,28 +231,42 @@ package final class ColdStore: Sendable {
     if version < 0 { throw .cannotOpen(path: path, reason: "its schema version is \(version)") }
   }
 
-  /// Brings the file to the version that this program knows, each step in one transaction.
-  private static func migrate(_ connection: Connection) throws(ColdError) {
+  /// Brings the file to the version that this program knows, in one transaction.
+  static func migrate(_ connection: Connection) throws(ColdError) {
     try translating { () throws(SQLiteError) in
       let version = Int(try connection.integer(SQL.userVersion))
       if version == 0 { try connection.execute(SQL.pragmasOfANewFile) }
       try connection.execute(SQL.walMode)
-      for number in version..<Migrations.all.count {
-        try connection.execute(SQL.migration(Migrations.all[number], to: number + 1))
+      if version == Migrations.all.count { return }
+      do throws(SQLiteError) {
+        try connection.execute(SQL.migrations(after: version))
+      } catch {
+        if connection.isInTransaction { try connection.execute(SQL.rollback) }
+        throw error
       }
+    }
+  }
+
+  /// Whether the file can be served as it is, though not of the newest schema version.
+  private static func isServable(_ connection: Connection) -> Bool {
+    do throws(SQLiteError) {
+      return Int(try connection.integer(SQL.userVersion)) >= Migrations.oldestServable
+    } catch {
+      return false
     }
   }
 
   // MARK: Files
 
   /// Beside a file in which the writer met a bad page.
-  private static let damageMark = ".damaged"
+  static let damageMark = ".damaged"
+  static let notADatabase = "it is no SQLite database"
   /// Sequences have 40 bits in the index: a year at 35,000 rows a second. A file that comes to the end of
   /// them is set aside like a damaged one.
   static let lastSequence: Int64 = 1 << 40 - 1
 
   /// The same file has one name, whatever links lead to it: its lock stands beside it.
-  private static func resolved(_ path: String) throws(ColdError) -> String {
+  static func resolved(_ path: String) throws(ColdError) -> String {
     let (folder, name) = split(path)
     if let whole = realPath(path) { return whole }
     guard let folder = realPath(folder) else {
@@ -264,7 +288,7 @@ package final class ColdStore: Sendable {
 
   /// One server per file: a lock that the system gives up with the process, on a file beside the
   /// database (which may be renamed).
-  private static func lockFile(_ path: String) throws(ColdError) -> Int32 {
+  static func lockFile(_ path: String) throws(ColdError) -> Int32 {
     let directory = split(path).folder
     var status = stat()
     if stat(directory, &status) != 0 {
@@ -277,15 +301,17 @@ package final class ColdStore: Sendable {
     if descriptor < 0 {
       throw .cannotOpen(path: path, reason: "its lock file: \(String(cString: strerror(errno)))")
     }
-    if flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
-      Glibc.close(descriptor)
-      throw .inUse(path: path)
+    // A tool that looks whether a server runs holds it for an instant.
+    for _ in 0..<10 {
+      if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { return descriptor }
+      usleep(10_000)
     }
-    return descriptor
+    Glibc.close(descriptor)
+    throw .inUse(path: path)
   }
 
   /// What SQLite would report poorly.
-  private static func checkPath(_ path: String) throws(ColdError) {
+  static func checkPath(_ path: String) throws(ColdError) {
     var status = stat()
     if stat(path, &status) == 0 && status.st_mode & S_IFMT != S_IFREG {
       throw .cannotOpen(
@@ -302,7 +328,7 @@ package final class ColdStore: Sendable {
 
   /// An empty file, or one that begins as SQLite's do. SQLite itself takes a file shorter than its header
   /// for an empty one, and would write over it.
-  private static func looksLikeADatabase(_ path: String) -> Bool {
+  static func looksLikeADatabase(_ path: String) -> Bool {
     if size(path) == 0 { return true }
     let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
     if descriptor < 0 { return true }  // the opening that follows says why

@@ -1,3 +1,5 @@
+import Migrations
+
 /// All SQL of the cold tier.
 enum SQL {
   static let insert =
@@ -41,13 +43,13 @@ enum SQL {
 
   static let walMode = "PRAGMA journal_mode = WAL"
 
-  /// One step of the schema, in one transaction.
-  static func migration(_ text: String, to version: Int) -> String {
+  /// All steps of the schema after a version, in one transaction.
+  static func migrations(after version: Int) -> String {
     """
     BEGIN IMMEDIATE;
-    \(text)
+    \(Migrations.all[version...].joined(separator: "\n"))
     PRAGMA application_id = \(applicationID);
-    PRAGMA user_version = \(version);
+    PRAGMA user_version = \(Migrations.all.count);
     COMMIT;
     """
   }

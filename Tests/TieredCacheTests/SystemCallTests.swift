@@ -32,7 +32,7 @@ import Testing
   @Test(arguments: Trouble.allCases)
   func anySystemCallMayFail(trouble: Trouble) throws {
     let disk = FaultyDisk()
-    let stride = Self.isLong ? 1 : 7
+    let stride = Self.isLong ? 1 : 13
     var n = 1
     while true {
       let failures = try withFile { path in
