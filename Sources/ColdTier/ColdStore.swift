@@ -262,7 +262,7 @@ package final class ColdStore: Sendable {
     return String(cString: whole)
   }
 
-  private static func split(_ path: String) -> (folder: String, name: Substring) {
+  static func split(_ path: String) -> (folder: String, name: Substring) {
     guard let slash = path.lastIndex(of: "/") else { return (".", path[...]) }
     return (slash == path.startIndex ? "/" : String(path[..<slash]), path[path.index(after: slash)...])
   }
