@@ -64,6 +64,7 @@ let package = Package(
     .executableTarget(
       name: "Benchmarks", dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
       swiftSettings: common),
+    .target(name: "SQLiteFaults", dependencies: ["CSQLite"], path: "Tests/SQLiteFaults", swiftSettings: common),
     .testTarget(name: "CacheCoreTests", dependencies: ["CacheCore"], swiftSettings: common),
     .testTarget(name: "SQLiteTests", dependencies: ["SQLite"], swiftSettings: common),
     .testTarget(name: "HotTierTests", dependencies: ["HotTier", "CacheCore"], swiftSettings: common),
@@ -77,7 +78,8 @@ let package = Package(
     .testTarget(
       name: "ColdTierTests",
       dependencies: [
-        "ColdTier", "CacheCore", "SQLite", "Migrations", .product(name: "Logging", package: "swift-log"),
+        "ColdTier", "CacheCore", "SQLite", "SQLiteFaults", "Migrations",
+        .product(name: "Logging", package: "swift-log"),
       ], exclude: ["versions"], swiftSettings: common),
     .testTarget(
       name: "ColdToolsTests",
@@ -87,7 +89,8 @@ let package = Package(
     .testTarget(
       name: "TieredCacheTests",
       dependencies: [
-        "TieredCache", "CacheCore", "HotTier", "ColdTier", .product(name: "Logging", package: "swift-log"),
+        "TieredCache", "CacheCore", "HotTier", "ColdTier", "SQLiteFaults",
+        .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .testTarget(
       name: "ServerTests",

@@ -101,6 +101,9 @@ package final class ColdFile {
   /// schema version of this program.
   package convenience init(changing path: String) throws(ColdError) {
     let path = try Self.existing(path)
+    if access(path + ColdStore.damageMark, F_OK) == 0 {
+      throw .cannotOpen(path: path, reason: ColdStore.markedDamaged)
+    }
     let lock = try ColdStore.lockFile(path)
     do throws(SQLiteError) {
       let connection = try Connection(path: path, mode: .readOnly)

@@ -11,11 +11,14 @@ package struct ColdOptions: Sendable {
   package var limit: Int64
   /// Each commit waits for the disk (durability always).
   package var synchronousFull: Bool
+  /// SQLite's name of what does the input and output: tests have a disk that fails. nil = the system's files.
+  package var vfs: String?
 
-  package init(path: String, limit: Int64, synchronousFull: Bool = false) {
+  package init(path: String, limit: Int64, synchronousFull: Bool = false, vfs: String? = nil) {
     self.path = path
     self.limit = limit
     self.synchronousFull = synchronousFull
+    self.vfs = vfs
   }
 
   /// The WAL is checkpointed and begun anew when it passes this.
@@ -85,7 +88,10 @@ package final class ColdStore: Sendable {
     do throws(ColdError) {
       try makeFile(path)
       let wasMarked = access(path + damageMark, F_OK) == 0
-      if !settingDamagedAside && !looksLikeADatabase(path) { throw .cannotOpen(path: path, reason: notADatabase) }
+      if !settingDamagedAside {
+        if !looksLikeADatabase(path) { throw .cannotOpen(path: path, reason: notADatabase) }
+        if wasMarked { throw .cannotOpen(path: path, reason: markedDamaged) }
+      }
       if settingDamagedAside && (!looksLikeADatabase(path) || wasMarked) {
         let name = setAside(path)
         logger.warning(
@@ -96,13 +102,27 @@ package final class ColdStore: Sendable {
         return try ColdStore(options, path, logger: logger, lock: lock, renamed: name)
       }
       do throws(ColdError) {
-        return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
+        do throws(ColdError) {
+          return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
+        } catch .damaged(let error) {
+          // Perhaps the disk could not read it (SQLite tells that and damage by one code) and now can.
+          logger.warning(
+            "the cold tier's file could not be read, it is tried again", metadata: ["cause": "\(error)"])
+          return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
+        }
       } catch .damaged(let error) where settingDamagedAside {
         let name = setAside(path)
-        logger.warning(
-          "the cold tier's file is damaged and was renamed; an empty one is begun",
-          metadata: ["renamed-to": "\(name)", "cause": "\(error)"])
-        return try ColdStore(options, path, logger: logger, lock: lock, renamed: name)
+        do throws(ColdError) {
+          let store = try ColdStore(options, path, logger: logger, lock: lock, renamed: name)
+          logger.warning(
+            "the cold tier's file is damaged and was renamed; an empty one is begun",
+            metadata: ["renamed-to": "\(name)", "cause": "\(error)"])
+          return store
+        } catch {
+          // A disk that takes no new file either says nothing about the old one.
+          putBack(name, path)
+          throw error
+        }
       }
     } catch {
       Glibc.close(lock)
@@ -120,9 +140,9 @@ package final class ColdStore: Sendable {
     renamedDamagedFile = renamed
     if Self.size(path) > 0 {
       // Read-only, so that closing it does not bring a newer program's WAL into the file.
-      try Self.checkVersion(try Self.connection(path, .readOnly), path)
+      try Self.checkVersion(try Self.connection(path, .readOnly, options), path)
     }
-    let connection = try Self.connection(path, .create)
+    let connection = try Self.connection(path, .create, options)
     do throws(ColdError) {
       try Self.migrate(connection)
     } catch .full(let error) where Self.isServable(connection) {
@@ -174,9 +194,11 @@ package final class ColdStore: Sendable {
     }
   }
 
-  private static func connection(_ path: String, _ mode: Connection.Mode) throws(ColdError) -> Connection {
+  private static func connection(
+    _ path: String, _ mode: Connection.Mode, _ options: ColdOptions
+  ) throws(ColdError) -> Connection {
     do throws(SQLiteError) {
-      return try Connection(path: path, mode: mode)
+      return try Connection(path: path, mode: mode, vfs: options.vfs)
     } catch {
       if error.isDamage { throw .damaged(error) }
       throw .cannotOpen(path: path, reason: error.message)
@@ -241,6 +263,7 @@ package final class ColdStore: Sendable {
 
   /// Beside a file in which the writer met a bad page.
   static let damageMark = ".damaged"
+  static let markedDamaged = "a server found it damaged, and will set it aside when it starts"
   static let notADatabase = "it is no SQLite database"
   /// Sequences have 40 bits in the index: a year at 35,000 rows a second. A file that comes to the end of
   /// them is set aside like a damaged one.
@@ -337,6 +360,14 @@ package final class ColdStore: Sendable {
     return name
   }
 
+  /// What `setAside` did, undone. The new file holds nothing.
+  private static func putBack(_ name: String, _ path: String) {
+    for suffix in ["", "-wal", "-shm"] {
+      unlink(path + suffix)
+      rename(name + suffix, path + suffix)
+    }
+  }
+
   static func size(_ path: String) -> Int64 {
     var status = stat()
     return stat(path, &status) == 0 ? Int64(status.st_size) : 0
@@ -353,7 +384,7 @@ package final class ColdStore: Sendable {
 
   func connect(cacheKiB: Int, mode: Connection.Mode = .readWrite) throws(ColdError) -> Connection {
     try translating { () throws(SQLiteError) in
-      let connection = try Connection(path: path, mode: mode)
+      let connection = try Connection(path: path, mode: mode, vfs: options.vfs)
       try connection.execute(SQL.pragmas(synchronousFull: options.synchronousFull, cacheKiB: cacheKiB))
       return connection
     }

@@ -46,10 +46,11 @@ package final class Connection: @unchecked Sendable {
     try self.init(path: "file:\(escaped)?immutable=1", mode: Mode(flags: SQLITE_OPEN_READONLY | SQLITE_OPEN_URI))
   }
 
-  /// NOMUTEX: the caller sees to it that one thread uses it.
-  package init(path: String, mode: Mode) throws(SQLiteError) {
+  /// NOMUTEX: the caller sees to it that one thread uses it. `vfs`: the registered name of what does the
+  /// input and output; nil = the system's files.
+  package init(path: String, mode: Mode, vfs: String? = nil) throws(SQLiteError) {
     var opened: OpaquePointer? = nil
-    let code = sqlite3_open_v2(path, &opened, mode.flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, nil)
+    let code = sqlite3_open_v2(path, &opened, mode.flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, vfs)
     guard code == SQLITE_OK, let opened else {
       let message = opened.map { String(cString: sqlite3_errmsg($0)) } ?? "no memory"
       sqlite3_close_v2(opened)

@@ -44,7 +44,7 @@ final class Bench {
   init(
     path: String?, clock: ServerClock = ServerClock(standingAt: 1_000_000), memory: Int = 4 << 20,
     durability: Durability = .interval, coldLimit: Int64 = 64 << 20, scans: Bool = true,
-    demoteAfter: UInt32? = nil
+    demoteAfter: UInt32? = nil, vfs: String? = nil
   ) throws {
     self.path = path
     self.clock = clock
@@ -56,7 +56,9 @@ final class Bench {
     options.durability = durability
     options.startsThreads = false
     options.demoteAfterSeconds = demoteAfter
-    if let path { options.cold = ColdOptions(path: path, limit: coldLimit) }
+    if let path {
+      options.cold = ColdOptions(path: path, limit: coldLimit, synchronousFull: durability == .always, vfs: vfs)
+    }
     var logger = Logger(label: "test")
     logger.logLevel = .critical
     cache = try TieredCache(options, logger: logger)
