@@ -40,6 +40,11 @@ let package = Package(
       dependencies: ["CacheCore", "SQLite", "Migrations", .product(name: "Logging", package: "swift-log")],
       swiftSettings: hot),
     .target(
+      name: "ColdTools",
+      dependencies: [
+        "CacheCore", "ColdTier", "MemcachedProtocol", .product(name: "Logging", package: "swift-log"),
+      ], swiftSettings: hot),
+    .target(
       name: "TieredCache",
       dependencies: ["CacheCore", "HotTier", "ColdTier", .product(name: "Logging", package: "swift-log")],
       swiftSettings: hot),
@@ -52,7 +57,8 @@ let package = Package(
     .executableTarget(
       name: "thermocline",
       dependencies: [
-        "Server", "Settings", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Server", "Settings", "ColdTools", "ColdTier",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .executableTarget(
@@ -75,6 +81,11 @@ let package = Package(
         "ColdTier", "CacheCore", "SQLite", "SQLiteFaults", "Migrations",
         .product(name: "Logging", package: "swift-log"),
       ], exclude: ["versions"], swiftSettings: common),
+    .testTarget(
+      name: "ColdToolsTests",
+      dependencies: [
+        "ColdTools", "ColdTier", "CacheCore", "SQLite", .product(name: "Logging", package: "swift-log"),
+      ], swiftSettings: common),
     .testTarget(
       name: "TieredCacheTests",
       dependencies: [

@@ -88,7 +88,10 @@ package final class ColdStore: Sendable {
     do throws(ColdError) {
       try makeFile(path)
       let wasMarked = access(path + damageMark, F_OK) == 0
-      if !settingDamagedAside && !looksLikeADatabase(path) { throw .cannotOpen(path: path, reason: notADatabase) }
+      if !settingDamagedAside {
+        if !looksLikeADatabase(path) { throw .cannotOpen(path: path, reason: notADatabase) }
+        if wasMarked { throw .cannotOpen(path: path, reason: markedDamaged) }
+      }
       if settingDamagedAside && (!looksLikeADatabase(path) || wasMarked) {
         let name = setAside(path)
         logger.warning(
@@ -265,6 +268,7 @@ package final class ColdStore: Sendable {
 
   /// Beside a file in which the writer met a bad page.
   static let damageMark = ".damaged"
+  static let markedDamaged = "a server found it damaged, and will set it aside when it starts"
   static let notADatabase = "it is no SQLite database"
   /// Sequences have 40 bits in the index: a year at 35,000 rows a second. A file that comes to the end of
   /// them is set aside like a damaged one.
@@ -286,7 +290,7 @@ package final class ColdStore: Sendable {
     return String(cString: whole)
   }
 
-  private static func split(_ path: String) -> (folder: String, name: Substring) {
+  static func split(_ path: String) -> (folder: String, name: Substring) {
     guard let slash = path.lastIndex(of: "/") else { return (".", path[...]) }
     return (slash == path.startIndex ? "/" : String(path[..<slash]), path[path.index(after: slash)...])
   }

@@ -139,7 +139,7 @@ package final class ColdWriter: @unchecked Sendable {
 
   /// About what a row takes in a table's leaf page, and in pages of its own if it does not fit there.
   /// Source: SQLite, Database File Format, B-tree Cell Format, with 35 bytes for the small columns.
-  static func rowBytes(key: Int, value: Int) -> Int64 {
+  package static func rowBytes(key: Int, value: Int) -> Int64 {
     let usable = Int(SQL.pageSize)
     let payload = key + value + 35
     var local = payload
@@ -166,14 +166,9 @@ package final class ColdWriter: @unchecked Sendable {
     if sequence >= ColdStore.lastSequence {
       throw SQLiteError(corruption: "the sequences are used up", sql: SQL.insert)
     }
-    insert.bind(1, Int64(sequence))
-    insert.bind(2, key)
-    insert.bind(3, Int64(attributes.expiresAt))
-    insert.bind(4, Int64(attributes.flags))
-    insert.bind(5, Int64(bitPattern: attributes.cas))
-    insert.bind(6, Int64(bitPattern: attributes.state))
-    insert.bind(7, rowChecksum(key: key, value: value, attributes: attributes))
-    if let value { insert.bind(8, value) } else { insert.bindNull(8) }
+    insert.bindRow(
+      sequence: sequence, key: key, value: value, attributes: attributes,
+      checksum: rowChecksum(key: key, value: value, attributes: attributes))
     try insert.run()
     nextSequence += 1
     return sequence

@@ -16,6 +16,20 @@ enum SQL {
     "SELECT seq, key, expires_at, flags, cas, state, length(value) FROM items WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
   static let oldest =
     "SELECT seq, key, length(value) FROM items WHERE seq >= ?1 ORDER BY seq LIMIT ?2"
+  // For tools.
+  static let headsDown =
+    "SELECT seq, key, expires_at, flags, cas, state, length(value) FROM items WHERE seq > 0 AND seq < ?1 ORDER BY seq DESC LIMIT ?2"
+  static let headsUp =
+    "SELECT seq, key, expires_at, flags, cas, state, length(value) FROM items WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
+  static let readUp =
+    "SELECT key, expires_at, flags, cas, state, checksum, value, seq FROM items WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
+  static let oldestSequence = "SELECT coalesce(min(seq), 0) FROM items WHERE seq > 0"
+  static let pageSizeOfFile = "PRAGMA page_size"
+  static func integrityCheck(_ most: Int) -> String { "PRAGMA integrity_check(\(most))" }
+  /// A file that is thrown away if anything goes wrong while it is filled.
+  static let pragmasOfACopy =
+    "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -8192;"
+
   static let deleteBelow = "DELETE FROM items WHERE seq < ?1"
   static let newestSequence = "SELECT coalesce(max(seq), 0) FROM items"
   static let getMeta = "SELECT value FROM meta WHERE name = ?1"

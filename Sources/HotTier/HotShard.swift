@@ -22,21 +22,21 @@ package struct HotShard: ~Copyable {
   package var frees = DeferredFrees()
   package let sizes: UnsafeMutablePointer<SizeClassCounters>
 
-  private var probation = SegmentQueue()
-  private var protected = SegmentQueue()
-  private var openProbation: Int32 = -1
-  private var openProtected: Int32 = -1
-  private var reserve: Int32 = -1
-  private var segmentCount = 0
-  private var victim: Int32 = -1
-  private var victimCursor = 0
+  var probation = SegmentQueue()
+  var protected = SegmentQueue()
+  var openProbation: Int32 = -1
+  var openProtected: Int32 = -1
+  var reserve: Int32 = -1
+  var segmentCount = 0
+  var victim: Int32 = -1
+  var victimCursor = 0
   /// Victims in a row whose survivors ate what was won.
   private var fruitlessVictims = 0
   private var movedSinceVictim = 0
   package private(set) var largeBytes = 0
   /// The flush epoch's low six bits: items of another epoch are dead.
   package var epoch: UInt16 = 0
-  private var nextSerial: UInt64
+  var nextSerial: UInt64
 
   /// Of the shard's segments, those in probation, in percent, above which probation is reclaimed first.
   static let probationPercent = 40
@@ -118,9 +118,9 @@ package struct HotShard: ~Copyable {
 
   // MARK: Writing
 
-  private func place(_ item: Item) -> UInt64 { UInt64(item.address - base) >> 3 }
+  func place(_ item: Item) -> UInt64 { UInt64(item.address - base) >> 3 }
   private func segment(of item: Item) -> Int32 { Int32((item.address - base) / pool.segmentBytes) }
-  private func head(_ segment: Int32) -> UnsafeMutablePointer<SegmentHead> {
+  func head(_ segment: Int32) -> UnsafeMutablePointer<SegmentHead> {
     pool.head(segment)
   }
 
@@ -144,7 +144,7 @@ package struct HotShard: ~Copyable {
     return append(bytes, to: taken)
   }
 
-  private enum Kind: UInt32 {
+  enum Kind: UInt32 {
     case probation = 1
     case protected = 2
   }

@@ -38,6 +38,8 @@ package struct LargeBlock: @unchecked Sendable {
   private var references: UnsafeMutablePointer<Atomic<Int>> {
     address.assumingMemoryBound(to: Atomic<Int>.self)
   }
+  /// For tests.
+  var referenceCount: Int { references.pointee.load(ordering: .relaxed) }
   @inlinable
   package var bytes: UnsafeMutableRawPointer { address + 24 }
   package var byteCount: Int { (address + 16).load(as: Int.self) }

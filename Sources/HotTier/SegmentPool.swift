@@ -122,6 +122,9 @@ package final class SegmentPool: Sendable {
     unreserve(segmentBytes)
   }
 
+  /// The free segments, and how many were ever taken; for tests.
+  var freeSegments: (list: [Int32], everTaken: Int) { free.withLock { ($0.list, Int($0.neverUsed)) } }
+
   @inline(__always)
   func head(_ segment: Int32) -> UnsafeMutablePointer<SegmentHead> {
     (base + Int(segment) * segmentBytes).assumingMemoryBound(to: SegmentHead.self)

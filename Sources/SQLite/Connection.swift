@@ -34,6 +34,18 @@ package final class Connection: @unchecked Sendable {
     package static let readOnly = Mode(flags: SQLITE_OPEN_READONLY)
   }
 
+  /// A file that nobody writes to, on a medium that may not be writable: no lock is taken and nothing is made beside it.
+  /// What a WAL holds is not seen.
+  package convenience init(immutable path: String) throws(SQLiteError) {
+    var escaped = ""
+    for byte in path.utf8 {
+      let isPlain = byte > 0x20 && byte < 0x7f && ![0x23, 0x25, 0x3f].contains(byte)
+      let hex = String(byte, radix: 16)
+      escaped += isPlain ? String(UnicodeScalar(byte)) : hex.count < 2 ? "%0\(hex)" : "%\(hex)"
+    }
+    try self.init(path: "file:\(escaped)?immutable=1", mode: Mode(flags: SQLITE_OPEN_READONLY | SQLITE_OPEN_URI))
+  }
+
   /// NOMUTEX: the caller sees to it that one thread uses it. `vfs`: the registered name of what does the
   /// input and output; nil = the system's files.
   package init(path: String, mode: Mode, vfs: String? = nil) throws(SQLiteError) {
@@ -223,6 +235,9 @@ extension SQLiteError {
 
   /// A read-only connection met what only one that writes can do, or the file may not be written.
   package var isReadOnly: Bool { primaryCode == SQLITE_READONLY }
+
+  /// A file, or one that belongs beside it, can't be opened or made.
+  package var isCannotOpen: Bool { primaryCode == SQLITE_CANTOPEN || primaryCode == SQLITE_READONLY }
 
   /// Another connection holds what is asked for.
   package var isBusy: Bool { primaryCode == SQLITE_BUSY }

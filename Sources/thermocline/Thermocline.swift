@@ -12,6 +12,17 @@ private let licences = """
   Swift with its Runtime Library Exception), and Yams with LibYAML (MIT License).
   """
 
+/// Each with its line of -h.
+private let otherCommands: [(name: String, use: String)] = [
+  ("check-config", "check-config <file>     say whether a config file is acceptable"),
+  ("inspect", "inspect <file>          what the file of a cold tier holds"),
+  ("verify", "verify <file>           whether it is sound"),
+  ("backup", "backup <file> <copy>    a consistent copy, also of a running server's file"),
+  ("export", "export <file>           its items as a stream that any memcached reads"),
+  ("import", "import <file> [<input>] reads such a stream into a file"),
+  ("compact", "compact <file>          drops its dead rows and shortens it"),
+]
+
 /// The program: `thermocline [options]` serves, as memcached does; sub-commands do the rest.
 @main
 struct Thermocline: ParsableCommand {
@@ -19,13 +30,15 @@ struct Thermocline: ParsableCommand {
     commandName: "thermocline",
     abstract: "A cache server that speaks the memcached protocol and keeps what it knows over a restart.",
     version: versionLine,
-    subcommands: [Serve.self, CheckConfig.self],
+    subcommands: [
+      Serve.self, CheckConfig.self, Inspect.self, Verify.self, Export.self, Import.self, Compact.self, Backup.self,
+    ],
     defaultSubcommand: Serve.self)
 
   static func main() {
     var arguments = Array(CommandLine.arguments.dropFirst())
     // The other sub-commands are ours alone and need no getopt.
-    if arguments.first != "check-config" && arguments.first != "help" {
+    if !otherCommands.contains(where: { $0.name == arguments.first }) && arguments.first != "help" {
       let read = Getopt.read(arguments)
       arguments = read.arguments
       switch read.question {
@@ -39,7 +52,9 @@ struct Thermocline: ParsableCommand {
       case .help:
         print(versionLine)
         print(Serve.helpMessage(columns: 100))
-        print("\nOther commands:\n  check-config <file>     say whether a config file is acceptable")
+        print("\nOther commands:")
+        for command in otherCommands { print("  \(command.use)") }
+        print("\nthermocline help <command> says more.")
         return
       case nil: break
       }

@@ -108,7 +108,7 @@ final class EventRun {
     while step < steps {
       step += 1
       try event()
-      if step % 500 == 0 && !bench.accountsAgree() { fail("*", "the accounts do not agree") }
+      if !holds("after an event") { return bench.stop() }
     }
     if scanner != nil { try finishScan() }
     try setFile(works: true)
@@ -172,11 +172,19 @@ final class EventRun {
     }
   }
 
+  /// Whether all holds that must.
+  func holds(_ when: String) -> Bool {
+    guard let violation = bench.violation() else { return true }
+    fail("*", "\(when): \(violation)")
+    return false
+  }
+
   var isOff: Bool { disk?.isOff ?? false }
 
   /// Commands of clients while the writer is at work.
   func interlude() {
     if isStopping || isOff { return }
+    _ = holds("before an interlude")
     for _ in 0..<roll(4) { command() }
     if roll(20) == 0 {
       flush()

@@ -16,6 +16,7 @@ extension EventRun {
         if !isOff { throw error }
       }
       if isOff { try recover() }
+      if !holds("after an event") { return bench.stop() }
     }
     // None is armed: a stop is clean, and nothing is lost.
     cleanStop()

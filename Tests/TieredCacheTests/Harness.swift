@@ -253,25 +253,6 @@ final class Bench {
       return inbox.answers.removeLast()
     }
   }
-
-  /// What must hold at any time: accounts agree with the items.
-  func accountsAgree() -> Bool {
-    for i in 0..<cache.shardCount {
-      let agrees = (cache.shards + i).withLock { state in
-        var bytes = 0
-        var count = 0
-        state.hot.visit { item in
-          if item.state.contains(.unsaved) {
-            count += 1
-            bytes += ShardState.weight(item)
-          }
-        }
-        return bytes == state.unsavedBytes && count == state.unsavedCount
-      }
-      if !agrees { return false }
-    }
-    return true
-  }
 }
 
 /// A file in a folder of its own, removed afterwards.

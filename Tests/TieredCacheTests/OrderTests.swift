@@ -402,7 +402,7 @@ import Testing
       bench = try Bench(path: path)
       #expect(bench.text("deleted") == nil)
       #expect(bench.text("hot") == "stays")
-      #expect(bench.accountsAgree())
+      #expect(bench.violation() == nil)
       bench.stop()
     }
   }
