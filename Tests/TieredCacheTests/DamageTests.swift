@@ -11,69 +11,103 @@ import Testing
 @Suite struct DamageTests {
   private static let isLong = !["", "0"].contains(ProcessInfo.processInfo.environment["LONG_TESTS"] ?? "")
 
+  enum Ending: Hashable { case whole, partly, older, empty, refused }
+
   /// A small file with all that a log can have: superseded rows, tombstones, flushed rows, a large value.
   private struct Original {
-    var file: [UInt8]
-    var wal: [UInt8]
-    var newest: [String: String] = [:]
+    var file: [UInt8] = []
+    var wal: [UInt8] = []
+    /// What each key had after each commit, the newest last.
+    var states: [[String: String]] = []
+    /// File and WAL after each commit.
+    var images: [(file: [UInt8], wal: [UInt8])] = []
     let keys = (0..<30).map { "key-\($0)" }
+    let path: String
+    let disk: FaultyDisk
 
     /// `crashed`: the newest rows are in the WAL.
-    init(_ path: String, _ disk: FaultyDisk, crashed: Bool) throws {
+    init(_ path: String, _ disk: FaultyDisk, crashed: Bool, checkpoints: Bool = false) throws {
+      self.path = path
+      self.disk = disk
       let bench = try Bench(path: path, vfs: disk.name)
-      for key in keys { bench.set(key, "\(key)/flushed") }
-      bench.cache.writeCycle()
-      bench.cache.flushAll(at: 0, now: bench.now)
-      bench.cache.writeCycle()
-      for key in keys { bench.set(key, "\(key)/old") }
-      bench.cache.writeCycle()
-      for key in keys.prefix(20) {
-        newest[key] = "\(key)/new" + String(repeating: "+", count: key == "key-7" ? 12_000 : 20)
-        bench.set(key, newest[key]!)
+      var state: [String: String] = [:]
+      func commit(_ done: inout Original) throws {
+        bench.cache.writeCycle()
+        done.states.append(state)
+        done.images.append((try Self.bytes(path), try Self.bytes(path + "-wal")))
+        if checkpoints { try bench.cache.writeBehind!.writer.connection.checkpoint(.restart) }
       }
-      bench.cache.writeCycle()
+      func set(_ key: String, _ value: String) {
+        bench.set(key, value)
+        state[key] = value
+      }
+      try commit(&self)
+      for key in keys { set(key, "\(key)/flushed") }
+      try commit(&self)
+      bench.cache.flushAll(at: 0, now: bench.now)
+      state = [:]
+      try commit(&self)
+      for key in keys { set(key, "\(key)/old") }
+      try commit(&self)
+      for key in keys.prefix(20) {
+        set(key, "\(key)/new" + String(repeating: "+", count: key == "key-7" ? 12_000 : 20))
+      }
+      try commit(&self)
       // The last ten are deleted, and the first of those stored again.
-      for key in keys.suffix(10) { bench.delete(key) }
-      bench.cache.writeCycle()
-      newest["key-20"] = "key-20/again"
-      bench.set("key-20", "key-20/again")
-      bench.cache.writeCycle()
+      for key in keys.suffix(10) {
+        bench.delete(key)
+        state[key] = nil
+      }
+      try commit(&self)
+      set("key-20", "key-20/again")
+      try commit(&self)
       if !crashed { bench.stop() }
-      file = try [UInt8](Data(contentsOf: URL(fileURLWithPath: path)))
-      wal = (try? [UInt8](Data(contentsOf: URL(fileURLWithPath: path + "-wal")))) ?? []
+      file = try Self.bytes(path)
+      wal = try Self.bytes(path + "-wal")
       if crashed { bench.crash() }
     }
 
-    enum Ending: Hashable { case whole, partly, empty, refused }
+    private static func bytes(_ path: String) throws -> [UInt8] {
+      FileManager.default.fileExists(atPath: path) ? [UInt8](try Data(contentsOf: URL(fileURLWithPath: path))) : []
+    }
 
-    /// Starts on such a file and reads every key.
-    func tryWith(_ path: String, _ disk: FaultyDisk, file: [UInt8], wal: [UInt8], _ what: String) -> Ending {
-      for name in (try? FileManager.default.contentsOfDirectory(atPath: (path as NSString).deletingLastPathComponent)) ?? [] {
-        unlink((path as NSString).deletingLastPathComponent + "/" + name)
+    /// Starts on such files and reads every key. `mayBeOlder`: a WAL is as long as its frames are whole; a start on
+    /// one that is damaged is like one after a crash at that moment.
+    func tryWith(
+      _ file: [UInt8], _ wal: [UInt8], shm: [UInt8] = [], mayBeOlder: Bool = false, _ what: String
+    ) -> (ending: Ending, found: [String: String]) {
+      let folder = (path as NSString).deletingLastPathComponent
+      for name in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? [] { unlink(folder + "/" + name) }
+      for (suffix, content) in [("", file), ("-wal", wal), ("-shm", shm)] where !content.isEmpty {
+        _ = FileManager.default.createFile(atPath: path + suffix, contents: Data(content))
       }
-      _ = FileManager.default.createFile(atPath: path, contents: Data(file))
-      if !wal.isEmpty { _ = FileManager.default.createFile(atPath: path + "-wal", contents: Data(wal)) }
       let bench: Bench
       do {
         bench = try Bench(path: path, scans: false, vfs: disk.name)
       } catch {
         // A newer version, or another program's.
-        return .refused
+        return (.refused, [:])
       }
-      do { try bench.scan() } catch { bench.cache.finishScan(complete: false) }
-      var found = 0
-      for key in keys {
-        let text = bench.text(key)
-        if text != nil { found += 1 }
-        if text != nil && text != newest[key] {
-          Issue.record("\(what): \(key) has \(text!.prefix(20)), not \(newest[key]?.prefix(20) ?? "nothing")")
-        }
+      if let scanner = try? bench.cache.store?.makeScanner(hasher: bench.cache.hasher) {
+        bench.cache.runScan(scanner)
+      } else {
+        bench.cache.finishScan(complete: false)
       }
+      var found: [String: String] = [:]
+      for key in keys { found[key] = bench.text(key) }
       // RAM is served.
       bench.set("another", "x")
       if bench.text("another") != "x" { Issue.record("\(what): a new item is not served") }
       bench.crash()
-      return found == newest.count ? .whole : found == 0 ? .empty : .partly
+      let newest = states[states.count - 1]
+      func fits(_ state: [String: String]) -> Bool { found.allSatisfy { state[$0.key] == $0.value } }
+      if !fits(newest) {
+        if mayBeOlder && states.contains(where: fits) { return (.older, found) }
+        let wrong = found.first { newest[$0.key] != $0.value }!
+        Issue.record(
+          "\(what): \(wrong.key) has \(wrong.value.prefix(20)), not \(newest[wrong.key]?.prefix(20) ?? "nothing")")
+      }
+      return (found.count == newest.count ? .whole : found.isEmpty ? .empty : .partly, found)
     }
   }
 
@@ -81,7 +115,7 @@ import Testing
   func noFlippedByteGivesAWrongValue(crashed: Bool) throws {
     let disk = FaultyDisk()
     disk.skipSync()
-    var endings: [Original.Ending: Int] = [:]
+    var endings: [Ending: Int] = [:]
     try withFile { path in
       let original = try Original(path, disk, crashed: crashed)
       var random = Seeded(state: crashed ? 2 : 1)
@@ -91,17 +125,63 @@ import Testing
         let bit = UInt8(1) << UInt8(random.next() % 8)
         var file = original.file
         var wal = original.wal
-        let inFile = place < file.count
-        if inFile { file[place] ^= bit } else { wal[place - file.count] ^= bit }
-        // What nobody wrote means nothing.
+        let isInFile = place < file.count
+        if isInFile { file[place] ^= bit } else { wal[place - file.count] ^= bit }
         let ending = original.tryWith(
-          path, disk, file: file, wal: wal,
-          "\(crashed ? "crashed" : "stopped"), bit \(bit) of byte \(inFile ? place : place - file.count) of the \(inFile ? "file" : "WAL")")
-        endings[ending, default: 0] += 1
+          file, wal, mayBeOlder: !isInFile,
+          "bit \(bit) of byte \(isInFile ? place : place - file.count) of the \(isInFile ? "file" : "WAL")")
+        endings[ending.ending, default: 0] += 1
         place += Self.isLong ? 1 : 1 + Int(random.next() % UInt64(total / 400))
       }
     }
-    print(endings)
-    #expect(endings[.whole, default: 0] > 0)
+    // Most bytes of a page mean nothing, and some of them much.
+    #expect(endings[.whole, default: 0] > 0 && endings[.partly, default: 0] + endings[.older, default: 0] > 0)
+  }
+
+  @Test(arguments: [false, true])
+  func noFileThatWasCutGivesAWrongValue(crashed: Bool) throws {
+    let disk = FaultyDisk()
+    disk.skipSync()
+    try withFile { path in
+      let original = try Original(path, disk, crashed: crashed)
+      for step in [0, 1, 100, 4096] {
+        for page in 0...original.file.count / 8192 where page * 8192 + step < original.file.count {
+          _ = original.tryWith(
+            Array(original.file.prefix(page * 8192 + step)), original.wal, mayBeOlder: crashed,
+            "the file cut at \(page * 8192 + step)")
+        }
+        for frame in 0...original.wal.count / 8216 where 32 + frame * 8216 + step < original.wal.count {
+          _ = original.tryWith(
+            original.file, Array(original.wal.prefix(32 + frame * 8216 + step)), mayBeOlder: true,
+            "the WAL cut at frame \(frame), byte \(step)")
+        }
+      }
+    }
+  }
+
+  /// Each WAL beneath each file, of the same server at other times and of another server.
+  @Test(arguments: [false, true])
+  func noStrangersWALGivesAWrongValue(checkpoints: Bool) throws {
+    let disk = FaultyDisk()
+    disk.skipSync()
+    try withFile { path in
+      let original = try Original(path, disk, crashed: true, checkpoints: checkpoints)
+      let other = try withFile { try Original($0, disk, crashed: true, checkpoints: !checkpoints) }
+      var random = Seeded(state: 7)
+      let noise = (0..<40_000).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+      for (i, file) in original.images.enumerated() {
+        for (j, wal) in original.images.enumerated() {
+          _ = original.tryWith(file.file, wal.wal, mayBeOlder: true, "the file of commit \(i), the WAL of \(j)")
+        }
+        for (j, wal) in other.images.enumerated() {
+          _ = original.tryWith(file.file, wal.wal, mayBeOlder: true, "the file of commit \(i), another's WAL of \(j)")
+        }
+        _ = original.tryWith(file.file, [], mayBeOlder: true, "the file of commit \(i) without its WAL")
+        _ = original.tryWith(file.file, noise, mayBeOlder: true, "the file of commit \(i) with noise for a WAL")
+        let found = original.tryWith(file.file, file.wal, shm: noise, mayBeOlder: true, "commit \(i) with a bad shm")
+          .found
+        #expect(found == original.states[i], "a bad shm costs nothing: commit \(i)")
+      }
+    }
   }
 }
