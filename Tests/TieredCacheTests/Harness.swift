@@ -236,6 +236,12 @@ final class Bench {
     }
   }
 
+  /// Whether a key is in the file alone.
+  func isCold(_ key: String) -> Bool {
+    let bytes = Array(key.utf8)
+    return bytes.withUnsafeBytes { cache.coldSequence(cache.key($0.baseAddress!, $0.count), now: now) != nil }
+  }
+
   /// Reads the row of a cold key; the caller releases the answer. nil: the key is not cold.
   func answer(of key: String) -> ColdAnswer? {
     let bytes = Array(key.utf8)
@@ -246,25 +252,6 @@ final class Bench {
       cache.coldReads!.serve(reader!, waits: false)
       return inbox.answers.removeLast()
     }
-  }
-
-  /// What must hold at any time: accounts agree with the items.
-  func accountsAgree() -> Bool {
-    for i in 0..<cache.shardCount {
-      let agrees = (cache.shards + i).withLock { state in
-        var bytes = 0
-        var count = 0
-        state.hot.visit { item in
-          if item.state.contains(.unsaved) {
-            count += 1
-            bytes += ShardState.weight(item)
-          }
-        }
-        return bytes == state.unsavedBytes && count == state.unsavedCount
-      }
-      if !agrees { return false }
-    }
-    return true
   }
 }
 

@@ -178,7 +178,7 @@ import Testing
       // More than the bits of the epoch in an item can count.
       for _ in 0..<200 { bench.cache.flushAll(at: 0, now: bench.now) }
       #expect(bench.text("a") == nil)
-      #expect(bench.accountsAgree())
+      #expect(bench.violation() == nil)
       bench.stop()
     }
   }
