@@ -152,7 +152,15 @@ def test_what_was_exported_backed_up_and_compacted_is_the_same_to_a_client(make_
     before = json.loads(tool("inspect", "--json", filled.cold_path).stdout)
     assert before["in_use"] is True
     assert before["live"]["count"] == LIVE
+    assert b"not checked while a server" in tool("verify", filled.cold_path).stdout
+    assert b"Pages     sound" in tool("verify", "--pages", filled.cold_path).stdout
     filled.kill()
+    # Much of it lies in the log alone; looking at it leaves it there.
+    log = Path(f"{filled.cold_path}-wal")
+    left = log.read_bytes()
+    assert tool("export", filled.cold_path).stdout == exported
+    assert b"The file is sound" in tool("verify", filled.cold_path).stdout
+    assert log.read_bytes() == left
 
     imported = tmp_path / "imported.db"
     said = tool("import", imported, stdin=exported).stdout
