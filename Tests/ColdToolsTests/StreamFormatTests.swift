@@ -89,6 +89,38 @@ import Testing
     }
   }
 
+  @Test func noLineWhateverCrashesTheParser() {
+    var random = Seeded(state: 12)
+    let lines = [
+      "mn thermocline-export 1 cas=8589934592 items=2", "ms user:1 5 T1795500000 F7 E6 O8.1795430000.4000000000 q",
+      "ms AAH/Cg== 6 b E7 O4.1795430000 q", "md user:2 q", "mn thermocline-end items=1 deletions=1",
+    ].map(bytes)
+    var taken = 0
+    for _ in 0..<30_000 {
+      var line = lines.randomElement(using: &random)!
+      for _ in 0..<Int.random(in: 1...4, using: &random) {
+        let place = Int.random(in: 0..<line.count, using: &random)
+        switch Int.random(in: 0..<4, using: &random) {
+        case 0: line[place] = UInt8.random(in: 0...255, using: &random)
+        case 1: line.insert(line.randomElement(using: &random)!, at: place)
+        case 2: line.removeSubrange(place..<min(place + 3, line.count))
+        default: line += lines.randomElement(using: &random)!.suffix(8)
+        }
+        if line.isEmpty { line = [0x20] }
+      }
+      do throws(StreamFormat.Mistake) {
+        if case .item(let item) = try StreamFormat.parse(line, now: .random(in: 0...UInt32.max, using: &random)) {
+          taken += 1
+          #expect((1...250).contains(item.key.count))
+          #expect(item.attributes.state & 0xff <= 15)
+        }
+      } catch {
+        #expect(!error.text.isEmpty)
+      }
+    }
+    #expect(taken > 1000)
+  }
+
   @Test func figuresReadWell() {
     #expect(Text.count(0) == "0")
     #expect(Text.count(999) == "999")
