@@ -1,3 +1,4 @@
+import CacheCore
 import Glibc
 import Synchronization
 
@@ -14,7 +15,7 @@ package final class SegmentPool: Sendable {
     var list: [Int32] = []
     var neverUsed: Int32 = 0
   }
-  private let free = Mutex(Free())
+  private let free = Lock(Free())
 
   /// Items in steps of 32 bytes, if they are counted.
   private nonisolated(unsafe) let histogram: UnsafeMutablePointer<Atomic<Int>>?

@@ -3,7 +3,6 @@ import ColdTier
 import Glibc
 import HotTier
 import MemcachedProtocol
-import Synchronization
 import TieredCache
 
 /// The thread that walks over all items for `lru_crawler`: one walk at a time.
@@ -14,7 +13,7 @@ final class Crawler: Sendable {
     var thread: WorkerThread? = nil
     var starts: UInt64 = 0
   }
-  private let state = Mutex(State())
+  private let state = Lock(State())
 
   var isRunning: Bool { state.withLock { $0.isRunning } }
   var starts: UInt64 { state.withLock { $0.starts } }

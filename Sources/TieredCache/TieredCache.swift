@@ -107,7 +107,7 @@ package final class TieredCache: Sendable {
   /// `WatchedEvents` that somebody wants to be told of; 0 nearly always.
   package let watched = Atomic<UInt32>(0)
   let events = CacheEvents()
-  let flushes = Mutex(FlushState())
+  let flushes = Lock(FlushState())
   let background = Monitor(Background())
   let scanProgress = Monitor(ScanProgress())
   /// Rounds of the sweeper.
@@ -489,7 +489,7 @@ package final class TieredCache: Sendable {
 
 /// A shard and its lock, at a fixed address. Only `withLock` may change the state.
 package struct Shard: ~Copyable {
-  let lock = Mutex<Void>(())
+  let lock = Lock<Void>(())
   var state: ShardState
 
   init(_ state: consuming ShardState) { self.state = state }
