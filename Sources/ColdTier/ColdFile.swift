@@ -76,13 +76,14 @@ package final class ColdFile {
   private static let rows = 4096
   private static let bytes = 1 << 20
 
-  /// Opens a file to be looked at, whether a server uses it or not.
-  package convenience init(reading path: String) throws(ColdError) {
+  /// Opens a file to be looked at, whether a server uses it or not. `salvaging`: also one whose end is missing.
+  package convenience init(reading path: String, salvaging: Bool = false) throws(ColdError) {
     let path = try Self.existing(path)
     let hadWAL = access(path + "-wal", F_OK) == 0
     let hasContentInWAL = ColdStore.size(path + "-wal") > 0
     do throws(SQLiteError) {
       let connection = try Connection(path: path, mode: .readOnly)
+      if salvaging { try connection.execute(SQL.readsWhatIsThere) }
       _ = try connection.integer(SQL.schemaVersion)
       try self.init(path, connection, lock: -1, hadWAL: hadWAL, isImmutable: false)
     } catch {
@@ -215,17 +216,27 @@ package final class ColdFile {
     }
   }
 
-  package func marks() throws(ColdError) -> ColdMarks {
-    try transaction { () throws(SQLiteError) in try readMarks() }
+  /// `salvaging`: where an end of the log can't be read, its sequence is the first or last that there may be.
+  package func marks(salvaging: Bool = false) throws(ColdError) -> ColdMarks {
+    // An error within a transaction makes its COMMIT fail too.
+    try transaction(isNeeded: !salvaging) { () throws(SQLiteError) in try readMarks(salvaging: salvaging) }
   }
 
-  private func readMarks() throws(SQLiteError) -> ColdMarks {
+  private func readMarks(salvaging: Bool = false) throws(SQLiteError) -> ColdMarks {
+    func sequence(_ sql: String, orElse fallback: Int64) throws(SQLiteError) -> Int64 {
+      do throws(SQLiteError) {
+        return try integer(sql)
+      } catch {
+        if salvaging && error.isDamage { return fallback }
+        throw error
+      }
+    }
     let connection = connection!
     let reserved = try ColdStore.meta(.casReserved, connection)
     let epoch = try ColdStore.meta(.flushEpoch, connection)
     let flushAt = try ColdStore.meta(.flushAt, connection)
-    let oldest = try integer(SQL.oldestSequence)
-    let newest = try integer(SQL.newestSequence)
+    let oldest = try sequence(SQL.oldestSequence, orElse: 1)
+    let newest = try sequence(SQL.newestSequence, orElse: ColdStore.lastSequence)
     guard reserved >= 0, epoch >= 0, flushAt >= 0, flushAt <= Int64(UInt32.max), oldest >= 0, newest >= 0,
       newest <= ColdStore.lastSequence
     else { throw SQLiteError(corruption: "a mark or a sequence is out of bounds", sql: SQL.getMeta) }
@@ -321,7 +332,7 @@ package final class ColdFile {
   package func rowsUp(
     after first: UInt64, through last: UInt64, withMarks: Bool = false, _ body: (ColdRawRow) -> Void
   ) throws(ColdError) -> (step: Step, marks: ColdMarks?) {
-    try transaction { () throws(SQLiteError) in
+    try transaction(isNeeded: withMarks) { () throws(SQLiteError) in
       let marks = withMarks ? try readMarks() : nil
       let statement = try prepared(SQL.readUp)
       defer { statement.reset() }
@@ -351,9 +362,12 @@ package final class ColdFile {
     }
   }
 
-  /// One read transaction.
-  private func transaction<R>(_ body: () throws(SQLiteError) -> R) throws(ColdError) -> R {
+  /// One transaction. Not needed: what is read by one statement is of one moment anyway.
+  private func transaction<R>(
+    isNeeded: Bool = true, _ body: () throws(SQLiteError) -> R
+  ) throws(ColdError) -> R {
     try translating { () throws(SQLiteError) in
+      if !isNeeded { return try body() }
       try connection!.execute(SQL.begin)
       do throws(SQLiteError) {
         let result = try body()

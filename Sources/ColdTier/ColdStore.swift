@@ -140,7 +140,12 @@ package final class ColdStore: Sendable {
     renamedDamagedFile = renamed
     if Self.size(path) > 0 {
       // Read-only, so that closing it does not bring a newer program's WAL into the file.
-      try Self.checkVersion(try Self.connection(path, .readOnly, options), path)
+      do throws(ColdError) {
+        try Self.checkVersion(try Self.connection(path, .readOnly, options), path)
+      } catch .failed(let error) where error.isReadOnly {
+        // The power went when the file was begun: a connection that may write rolls that back.
+        try Self.checkVersion(try Self.connection(path, .readWrite, options), path)
+      }
     }
     let connection = try Self.connection(path, .create, options)
     do throws(ColdError) {
@@ -333,7 +338,8 @@ package final class ColdStore: Sendable {
   /// An empty file, or one that begins as SQLite's do. SQLite itself takes a file shorter than its header
   /// for an empty one, and would write over it.
   static func looksLikeADatabase(_ path: String) -> Bool {
-    if size(path) == 0 { return true }
+    // With a journal beside it the power went when it was begun: SQLite rolls that back.
+    if size(path) == 0 || size(path + "-journal") > 0 { return true }
     let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
     if descriptor < 0 { return true }  // the opening that follows says why
     defer { Glibc.close(descriptor) }
@@ -353,7 +359,7 @@ package final class ColdStore: Sendable {
       name = "\(path).corrupt-\(time(nil))-\(n)"
     }
     rename(path, name)
-    for suffix in ["-wal", "-shm"] { rename(path + suffix, name + suffix) }
+    for suffix in ["-wal", "-shm", "-journal"] { rename(path + suffix, name + suffix) }
     unlink(path + damageMark)
     let fresh = Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
     if fresh >= 0 { Glibc.close(fresh) }
@@ -362,7 +368,7 @@ package final class ColdStore: Sendable {
 
   /// What `setAside` did, undone. The new file holds nothing.
   private static func putBack(_ name: String, _ path: String) {
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
       unlink(path + suffix)
       rename(name + suffix, path + suffix)
     }

@@ -52,6 +52,11 @@ package final class ColdWriter: @unchecked Sendable {
   /// Bytes in the WAL from which the next attempt to begin it anew is made.
   private var restartWALAt: Int64
 
+  /// Something was committed that the disk may not have yet.
+  private var mustSync = false
+  /// A disk that could not sync may forget what it was given: only a copy in the file itself counts then.
+  private var syncFailed = false
+
   /// Where a batch ended up. Records of `refused` are larger than the file takes and were left out.
   package struct Outcome {
     /// Of each record, 0 = refused.
@@ -186,6 +191,7 @@ package final class ColdWriter: @unchecked Sendable {
       try body()
       try commit.run()
       mustReserveCAS = false
+      mustSync = !options.synchronousFull
     } catch {
       nextSequence = sequenceBefore
       rollBack()
@@ -377,6 +383,24 @@ package final class ColdWriter: @unchecked Sendable {
       if isTooLong { throw .full(error) }
       // A reader is in the way. Not again at every transaction.
       restartWALAt = now + options.walTarget / 16
+    }
+  }
+
+  /// Sees to it that what was written outlives a power loss. (Under durability always each commit does.)
+  package func sync() throws(ColdError) {
+    guard mustSync || syncFailed else { return }
+    try reading { () throws(SQLiteError) in
+      do throws(SQLiteError) {
+        if self.syncFailed {
+          let (frames, done) = try self.store.checkpoint(self.connection, .passive, waiting: nil)
+          self.syncFailed = done < frames
+        }
+        try self.connection.syncWAL()
+        self.mustSync = false
+      } catch {
+        self.syncFailed = true
+        throw error
+      }
     }
   }
 

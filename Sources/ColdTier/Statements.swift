@@ -25,6 +25,8 @@ enum SQL {
     "SELECT key, expires_at, flags, cas, state, checksum, value, seq FROM items WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
   static let oldestSequence = "SELECT coalesce(min(seq), 0) FROM items WHERE seq > 0"
   static let pageSizeOfFile = "PRAGMA page_size"
+  /// A file that is shorter than it says of itself is read as far as it goes, instead of not at all.
+  static let readsWhatIsThere = "PRAGMA writable_schema = ON"
   static func integrityCheck(_ most: Int) -> String { "PRAGMA integrity_check(\(most))" }
   /// A file that is thrown away if anything goes wrong while it is filled.
   static let pragmasOfACopy =

@@ -12,9 +12,9 @@ package struct BackupSummary: Sendable {
 /// SQLite's own ways, one long read transaction or a copy that begins anew whenever something is written, would hold
 /// the server's WAL back or never end. But the file is a log: rows are appended at its end and removed at its
 /// beginning. So rows are copied in short steps until one of them meets the end; what was removed from the beginning
-/// by then is removed from the copy.
+/// by then is removed from the copy. `betweenSteps` is called while no read transaction is open.
 package func backUp(
-  _ file: ColdFile, to copy: ColdCopy, progress: Progress = .none
+  _ file: ColdFile, to copy: ColdCopy, progress: Progress = .none, betweenSteps: () throws -> Void = {}
 ) throws -> BackupSummary {
   var summary = BackupSummary()
   progress.begin("Copying")
@@ -41,6 +41,7 @@ package func backUp(
       try copy.finish(marks!)
       return summary
     }
+    try betweenSteps()
     let newest = marks!.newestSequence
     try progress.show(
       reached - min(first.oldestSequence, reached), of: newest - min(first.oldestSequence, newest),

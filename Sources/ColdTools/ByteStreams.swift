@@ -37,6 +37,8 @@ package final class ByteSink {
           return errno
         }
         rest = rest[(rest.startIndex + written)...]
+        // A signal that came while a part was written; the next write might wait forever.
+        if Interruption.signalNumber != 0 && !rest.isEmpty { return EINTR }
       }
       return 0
     }

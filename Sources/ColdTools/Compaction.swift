@@ -15,7 +15,7 @@ package struct CompactionSummary: Sendable {
 /// full, the file grows by no more than that, and its WAL by a few. After a crash between two of them the file holds
 /// the same items; it can be served, or compacted again.
 package func compact(
-  _ file: ColdFile, progress: Progress = .none, now: UnixSeconds
+  _ file: ColdFile, progress: Progress = .none, now: UnixSeconds, betweenSteps: () throws -> Void = {}
 ) throws -> CompactionSummary {
   var summary = CompactionSummary()
   let sizes = try file.sizes()
@@ -58,6 +58,7 @@ package func compact(
     summary.liveRows += batch.count - damaged
     summary.droppedRows += damaged
     reached = through
+    try betweenSteps()
     try progress.show(
       reached - min(marks.oldestSequence, reached), of: marks.span,
       "\(Text.count(summary.liveRows)) items kept, \(Text.count(summary.droppedRows)) rows dropped")

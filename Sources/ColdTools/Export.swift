@@ -23,7 +23,7 @@ package func export(
   _ file: ColdFile, to sink: ByteSink, salvaging: Bool = false, progress: Progress = .none, now: () -> UnixSeconds
 ) throws -> ExportSummary {
   var summary = ExportSummary()
-  let marks = try file.marks()
+  let marks = try file.marks(salvaging: salvaging)
   let walk = RowWalk(
     file, marks: marks, unreadable: salvaging ? { _, _ in summary.unreadablePlaces += 1 } : nil)
   let newest = try NewestRows(of: file, walk: walk, progress)
@@ -42,7 +42,7 @@ package func export(
     try walk.up(
       from: first, through: last,
       step: { after, last in
-        let (step, seen) = try file.rowsUp(after: after, through: last, withMarks: true) { row in
+        let (step, seen) = try file.rowsUp(after: after, through: last, withMarks: !salvaging) { row in
           walk.seen = row.sequence
           body(row)
         }
@@ -70,7 +70,7 @@ package func export(
     summary.items += 1
   }
   // What came meanwhile, rows that were moved to the end to make room among them.
-  let last = try file.marks().newestSequence
+  let last = try file.marks(salvaging: salvaging).newestSequence
   try walkOn(from: marks.newestSequence, through: last, whole: marks.span) { row in
     guard row.attributes.isOf(epoch: marks.flushEpoch), row.key.count > 0 else { return }
     if row.isWhole, let value = row.value, marks.isLive(row.attributes, isTombstone: false, at: moment) {

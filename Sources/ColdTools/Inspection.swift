@@ -90,12 +90,15 @@ package struct SizeHistogram: Sendable {
     place < 8 ? place : (8 + place & 7) << (place / 8 - 1)
   }
 
-  /// The size that a share of all values does not exceed, to an eighth.
+  /// The size that a share of all values does not exceed, as if sizes lay evenly within an eighth.
   package func quantile(_ share: Double) -> Int {
     var left = Int((Double(count) * share).rounded(.up))
-    for place in 0..<counts.count {
+    for place in 0..<counts.count where counts[place] > 0 {
+      if left <= counts[place] {
+        let low = Self.lowest(place)
+        return low + (Self.lowest(place + 1) - low) * left / counts[place] - (left == counts[place] ? 1 : 0)
+      }
       left -= counts[place]
-      if left <= 0 { return Self.lowest(place + 1) - 1 }
     }
     return 0
   }

@@ -28,6 +28,8 @@ package enum Interruption {
     // Not with signal(): a read that waits for a terminal has to end too.
     var action = sigaction()
     action.__sigaction_handler.sa_handler = { Interruption.number.store($0, ordering: .relaxed) }
+    // The second one ends it at once.
+    action.sa_flags = Int32(bitPattern: UInt32(SA_RESETHAND))
     for one in [SIGINT, SIGTERM, SIGHUP] { sigaction(one, &action, nil) }
   }
 

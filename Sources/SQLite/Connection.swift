@@ -103,6 +103,20 @@ package final class Connection: @unchecked Sendable {
 
   package var isInTransaction: Bool { sqlite3_get_autocommit(handle) == 0 }
 
+  /// Waits until the disk has what was committed to the WAL. With `PRAGMA synchronous = NORMAL` no commit does:
+  /// they outlive the process, but not a power loss.
+  package func syncWAL() throws(SQLiteError) {
+    var file: UnsafeMutablePointer<sqlite3_file>? = nil
+    let found = sqlite3_file_control(handle, "main", SQLITE_FCNTL_JOURNAL_POINTER, &file)
+    if found != SQLITE_OK { throw failure(found, "sync") }
+    // Nothing was written yet if it is not open.
+    guard let file, let methods = file.pointee.pMethods else { return }
+    let code = methods.pointee.xSync(file, SQLITE_SYNC_NORMAL)
+    if code != SQLITE_OK {
+      throw SQLiteError(code: code, message: String(cString: sqlite3_errstr(code)), sql: "sync")
+    }
+  }
+
   package enum CheckpointMode: Sendable { case passive, restart, truncate }
   /// Frames in the WAL, and how many of them are in the database file now; -1 if it is not a WAL.
   /// `waiting`: milliseconds that restart and truncate wait for readers before they fail with
@@ -218,6 +232,9 @@ extension SQLiteError {
     isCorruption
       || [IOError.read, IOError.shortRead, IOError.data, IOError.corruptFileSystem].contains(code)
   }
+
+  /// A read-only connection met what only one that writes can do, or the file may not be written.
+  package var isReadOnly: Bool { primaryCode == SQLITE_READONLY }
 
   /// A file, or one that belongs beside it, can't be opened or made.
   package var isCannotOpen: Bool { primaryCode == SQLITE_CANTOPEN || primaryCode == SQLITE_READONLY }

@@ -16,11 +16,15 @@ struct Tombstone {
   func deallocate() { free(key) }
 }
 
-/// Tombstones in the order of the deletions. A first-in first-out queue over an array.
+/// Tombstones in the order of the deletions, numbered from 0. A first-in first-out queue over an array.
 struct TombstoneQueue {
   private var waiting: [Tombstone] = []
   private var first = 0
+  /// The number of the first one.
+  private(set) var taken: UInt64 = 0
 
+  /// The number of the next one to be appended.
+  var end: UInt64 { taken + UInt64(count) }
   var count: Int { waiting.count - first }
   var isEmpty: Bool { count == 0 }
   subscript(index: Int) -> Tombstone { waiting[first + index] }
@@ -29,6 +33,7 @@ struct TombstoneQueue {
 
   mutating func removeFirst(_ number: Int) {
     first += number
+    taken += UInt64(number)
     if first == waiting.count {
       waiting.removeAll(keepingCapacity: waiting.capacity <= 1024)
       first = 0

@@ -16,6 +16,9 @@ package struct ShardState: ~Copyable {
   private var unsavedDue = 0
   /// The same of the tombstones; nil: all that come, until the last of the items that are due was taken.
   private var tombstonesDue: Int? = 0
+  /// Of keys that were written while older tombstones waited: the end of the tombstones when the row was handed over.
+  /// A tombstone before that must not come behind the row. Empty if no tombstone waits.
+  private var handedOver: [UInt64: UInt64] = [:]
   /// Tombstones had to be dropped: all that is in the file has to die before the next row is written.
   var lostTombstones = false
   var unsavedCount = 0
@@ -133,13 +136,21 @@ package struct ShardState: ~Copyable {
     return unsavedQueue.pop()
   }
 
-  /// The next tombstone of this cycle, or nil. The caller frees it.
-  mutating func takeTombstone() -> Tombstone? {
+  /// The next tombstone of this cycle, or nil. The caller frees it. `isOutdone`: a row that is newer than it was
+  /// written (the index need not name it: it may have been replaced since).
+  mutating func takeTombstone() -> (tombstone: Tombstone, isOutdone: Bool)? {
     if tombstones.isEmpty || tombstonesDue == 0 { return nil }
     let tombstone = tombstones[0]
+    let isOutdone = handedOver[tombstone.hash].map { tombstones.taken < $0 } ?? false
     tombstones.removeFirst(1)
+    if tombstones.isEmpty { handedOver = [:] }
     if let due = tombstonesDue { tombstonesDue = due - 1 }
-    return tombstone
+    return (tombstone, isOutdone)
+  }
+
+  /// A row is in the file. `end`: of the tombstones when it was handed over.
+  mutating func noteWritten(_ hash: UInt64, tombstonesEnd end: UInt64) {
+    if tombstones.taken < end && !tombstones.isEmpty { handedOver[hash] = end }
   }
 
   /// Beyond so many tombstones, which a broken file does not take, all of the file has to die instead.

@@ -111,6 +111,8 @@ final class WriteBatch: @unchecked Sendable {
     var valueCount: Int
     var block: LargeBlock?
     var attributes: ItemAttributes
+    /// The end of its shard's tombstones when it was taken.
+    var tombstonesEnd: UInt64 = 0
   }
   private(set) var rows: [Row] = []
   private var memory: UnsafeMutableRawPointer
@@ -149,7 +151,7 @@ final class WriteBatch: @unchecked Sendable {
   }
 
   /// Copies an item, or pins its block. Its shard's lock is held.
-  func add(_ item: Item, hash: UInt64, epoch: UInt64) {
+  func add(_ item: Item, hash: UInt64, epoch: UInt64, tombstonesEnd: UInt64) {
     let state = item.state
     var marks: UInt64 = 0
     if state.contains(.stale) { marks |= ItemAttributes.stale }
@@ -170,7 +172,8 @@ final class WriteBatch: @unchecked Sendable {
         valueCount: item.valueLength, block: block,
         attributes: ItemAttributes(
           flags: item.flags, expiresAt: item.expiresAt, cas: item.cas,
-          state: ItemAttributes.state(marks: marks, epoch: epoch, lastAccess: item.lastAccess))))
+          state: ItemAttributes.state(marks: marks, epoch: epoch, lastAccess: item.lastAccess)),
+        tombstonesEnd: tombstonesEnd))
     byteCount += item.keyLength + item.valueLength + 64
   }
 
@@ -280,6 +283,7 @@ extension TieredCache {
       }
       // What a flush killed before its turn counts as written only with the mark of the flush.
       try writeFlushMark()
+      try behind.writer.sync()
       if behind.failing {
         behind.failing = false
         coldWritable.store(true, ordering: .relaxed)
@@ -379,15 +383,15 @@ extension TieredCache {
         state.drop(item, hash: hash)
         continue
       }
-      batch.add(item, hash: hash, epoch: state.epoch)
+      batch.add(item, hash: hash, epoch: state.epoch, tombstonesEnd: state.tombstones.end)
       item.state.insert(.inFlight)
     }
-    while taken < 128, !batch.isFull, let tombstone = state.takeTombstone() {
+    while taken < 128, !batch.isFull, let (tombstone, isOutdone) = state.takeTombstone() {
       taken += 1
       // A newer row of the key is in the file or in this batch: it hides the older ones by itself.
       let item = state.hot.find(tombstone.hash, tombstone.key, tombstone.count)
       let superseded =
-        state.cold.find(tombstone.hash) != nil
+        isOutdone || state.cold.find(tombstone.hash) != nil
         || (item != nil && (item!.state.contains(.inFlight)))
       if !superseded {
         batch.addTombstone(tombstone.key, tombstone.count, hash: tombstone.hash, epoch: state.epoch)
@@ -476,6 +480,7 @@ extension TieredCache {
           return
         }
         state.counters.rowsWritten += 1
+        state.noteWritten(row.hash, tombstonesEnd: row.tombstonesEnd)
         guard let item = state.hot.find(row.hash, batch.keyStart(row), row.keyCount),
           item.state.isSuperset(of: .atWriter), item.cas == row.attributes.cas,
           item.state.epoch == state.hot.epoch, row.attributes.isOf(epoch: state.epoch)

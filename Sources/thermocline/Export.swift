@@ -20,7 +20,7 @@ struct Export: ParsableCommand {
       if output == nil && isatty(STDOUT_FILENO) == 1 {
         throw ToolError.failed("the output would go to the terminal: give -o FILE, or a pipe")
       }
-      let file = try ColdFile(reading: options.file)
+      let file = try ColdFile(reading: options.file, salvaging: salvage)
       let summary: ExportSummary
       if let output {
         summary = try writing(to: output) { try write(file, $0, progress) }

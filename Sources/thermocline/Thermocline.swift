@@ -13,7 +13,7 @@ private let licences = """
   """
 
 /// Each with its line of -h.
-private let otherCommands: [(name: String, use: String)] = [
+let otherCommands: [(name: String, use: String)] = [
   ("check-config", "check-config <file>     say whether a config file is acceptable"),
   ("inspect", "inspect <file>          what the file of a cold tier holds"),
   ("verify", "verify <file>           whether it is sound"),

@@ -9,7 +9,7 @@ import Synchronization
 /// - The power goes (`cutPower`): from then on every call fails, and `imageAfterCut` says what a disk may hold that
 ///   had kept, lost or torn each sector that was not synced.
 ///
-/// Must outlive its connections; the VFS itself is never freed.
+/// It is never freed.
 package final class FaultyDisk: @unchecked Sendable {
   package enum Fault: Sendable, Equatable {
     /// An errno: EIO, ENOSPC, EINTR.

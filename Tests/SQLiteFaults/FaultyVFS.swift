@@ -61,7 +61,8 @@ extension FaultyDisk {
     vfs.pointee.zName = UnsafePointer(strdup(name))
     vfs.pointee.pNext = nil
     vfs.pointee.szOsFile = unix.pointee.szOsFile + Int32(FaultyFile.headBytes)
-    vfs.pointee.pAppData = Unmanaged.passUnretained(self).toOpaque()
+    // A connection that is closed late still needs it: it is never freed.
+    vfs.pointee.pAppData = Unmanaged.passRetained(self).toOpaque()
     vfs.pointee.xOpen = { vfs, path, file, flags, outFlags in
       FaultyDisk.of(vfs).open(path, file!, flags, outFlags)
     }

@@ -246,6 +246,12 @@ final class Bench {
     }
   }
 
+  /// Whether a key is in the file alone.
+  func isCold(_ key: String) -> Bool {
+    let bytes = Array(key.utf8)
+    return bytes.withUnsafeBytes { cache.coldSequence(cache.key($0.baseAddress!, $0.count), now: now) != nil }
+  }
+
   /// Reads the row of a cold key; the caller releases the answer. nil: the key is not cold.
   func answer(of key: String) -> ColdAnswer? {
     let bytes = Array(key.utf8)

@@ -48,6 +48,54 @@ import Testing
     }
   }
 
+  @Test(arguments: [true, false])
+  func aTombstoneDoesNotHideANewerRowThatWasReplacedInRAM(whileWritten: Bool) throws {
+    try withFile { path in
+      var bench = try Bench(path: path)
+      bench.set("a", "old")
+      bench.cache.writeCycle()
+      bench.delete("a")
+      bench.set("a", "v")
+      // The row and the tombstone in batches of their own; a newer version comes between.
+      bench.cache.writeBehind!.batch.rowLimit = 1
+      var wasReplaced = false
+      let replace = {
+        if !wasReplaced { bench.set("a", "w") }
+        wasReplaced = true
+      }
+      if whileWritten { bench.cache.writeBehind!.onFullBatch = replace } else { bench.afterEachBatch(replace) }
+      bench.cache.writeCycle()
+      bench.crash()
+      // "v" was acknowledged, and is in the file.
+      bench = try Bench(path: path)
+      #expect(bench.text("a") == "v")
+      bench.stop()
+    }
+  }
+
+  @Test func aDeletionWhileItsRowIsWrittenLeavesATombstoneBehindIt() throws {
+    try withFile { path in
+      var bench = try Bench(path: path)
+      let behind = bench.cache.writeBehind!
+      bench.set("a", "old")
+      bench.cache.writeCycle()
+      bench.delete("a")
+      bench.set("a", "v")
+      behind.batch.rowLimit = 1
+      var batches = 0
+      behind.onFullBatch = {
+        batches += 1
+        if batches == 1 { bench.delete("a") }
+      }
+      bench.cache.writeCycle()
+      bench.cache.writeCycle()
+      bench.crash()
+      bench = try Bench(path: path)
+      #expect(bench.text("a") == nil)
+      bench.stop()
+    }
+  }
+
   @Test func anItemThatChangedInFlightAndWasDeletedLeavesATombstone() throws {
     try withFile { path in
       var bench = try Bench(path: path)
