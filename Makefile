@@ -30,17 +30,27 @@ FUZZ_OPTIONS = -seed=$(FUZZ_SEED) -max_len=1500 -timeout=30 -rss_limit_mb=4096 -
 # libFuzzer reports a crash itself.
 FUZZ := SWIFT_BACKTRACE=enable=no
 SWIFT_SOURCES := Sources Tests migrations Package.swift
+# Builds of their own for the sanitizers. Tests that model events or crashes run the fewest seeds; loads are smaller.
+ASAN_BUILD := .build-asan
+TSAN_BUILD := .build-tsan
+SANITIZED := EVENT_SEEDS=1 INVARIANT_SEEDS=1 LOAD_DIVISOR=5
+# What lives until the end of a process is not given back then: a shard, a clock, a waiting tombstone.
+ASAN := ASAN_OPTIONS=detect_leaks=0 $(SANITIZED)
+# The exit status of a server with a race is 66, which fails its test. THREAD_SANITIZER: see Sources/CacheCore/Lock.swift.
+TSAN := TSAN_OPTIONS="suppressions=$(CURDIR)/Tests/thread-sanitizer.supp" $(SANITIZED)
+TSAN_FLAGS := --sanitize=thread -Xswiftc -DTHREAD_SANITIZER --scratch-path $(TSAN_BUILD)
+ASAN_FLAGS := --sanitize=address --scratch-path $(ASAN_BUILD)
 # Without this an import that Package.swift doesn't declare compiles silently.
 IMPORT_CHECK := --explicit-target-dependency-import-check error
 
 # What the toolchain and SwiftPM need to run, to fetch packages, to compile and to link; and SQLite.
 BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev libsqlite3-dev \
   libcurl4-openssl-dev libxml2-dev libncurses-dev zlib1g-dev
-# What the integration tests compare with, and what they run in.
-TEST_PACKAGES := memcached libmemcached-tools python3 python3-venv
+# What the integration tests compare with, what they run in, and what counts instructions.
+TEST_PACKAGES := memcached libmemcached-tools python3 python3-venv valgrind
 
-.PHONY: help run build test unit integration fuzz lint format soak bench clean \
-        swift-present build-packages test-packages
+.PHONY: help run build test unit integration fuzz sanitize sanitize-address sanitize-thread lint format soak bench \
+        clean swift-present build-packages test-packages
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -87,6 +97,21 @@ fuzz: build-packages swift-present ## try a million inputs on the parsers, and t
 	    $(FUZZ_BUILD)/found/server-$$protocol Tests/Fuzz/corpus/$$protocol; \
 	done
 
+sanitize: sanitize-address sanitize-thread ## run the tests with the address sanitizer, and those that use threads with the thread sanitizer
+
+sanitize-address: build-packages test-packages swift-present $(VENV)/installed
+	$(SWIFT) build --build-tests $(ASAN_FLAGS)
+	$(ASAN) $(SWIFT) test --skip-build $(ASAN_FLAGS)
+	$(ASAN) THERMOCLINE=$(ASAN_BUILD)/debug/thermocline $(VENV)/bin/pytest $(addprefix Tests/Integration/test_, \
+	  classic_text.py meta.py binary.py hostile.py administration.py concurrency.py load.py)
+
+# The models, the invariants and the parsers have one thread.
+sanitize-thread: build-packages test-packages swift-present $(VENV)/installed
+	$(SWIFT) build --build-tests $(TSAN_FLAGS)
+	$(TSAN) $(SWIFT) test --skip-build $(TSAN_FLAGS) --skip ModelTests --skip InvariantTests --skip MemcachedProtocolTests
+	$(TSAN) THERMOCLINE=$(TSAN_BUILD)/debug/thermocline $(VENV)/bin/pytest $(addprefix Tests/Integration/test_, \
+	  concurrency.py load.py clients.py administration.py)
+
 lint: swift-present ## check the format of the Swift sources
 	$(SWIFT) format lint --strict --recursive $(SWIFT_SOURCES)
 
@@ -94,7 +119,7 @@ format: swift-present ## format the Swift sources
 	$(SWIFT) format --in-place --recursive $(SWIFT_SOURCES)
 
 clean: ## remove what was built; var/ with the items stays
-	rm -rf .build $(FUZZ_BUILD) $(VENV)
+	rm -rf .build $(FUZZ_BUILD) $(ASAN_BUILD) $(TSAN_BUILD) $(VENV)
 
 swift-present:
 	@command -v $(firstword $(SWIFT)) >/dev/null || { \

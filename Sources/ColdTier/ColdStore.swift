@@ -71,7 +71,7 @@ package final class ColdStore: Sendable {
   }
   private let checkpoints = Monitor(Checkpoints())
   /// Held by whoever checkpoints: two at once would only tell each other that they are busy.
-  private let checkpointing = Mutex<Void>(())
+  private let checkpointing = Lock<Void>(())
   let casReservationIsPending: Bool
   /// As of the writer's last batch.
   let usedBytes = Atomic<Int64>(0)

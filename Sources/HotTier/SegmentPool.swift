@@ -1,3 +1,4 @@
+import CacheCore
 import Glibc
 import Synchronization
 
@@ -14,7 +15,7 @@ package final class SegmentPool: Sendable {
     var list: [Int32] = []
     var neverUsed: Int32 = 0
   }
-  private let free = Mutex(Free())
+  private let free = Lock(Free())
 
   /// Items in steps of 32 bytes, if they are counted.
   private nonisolated(unsafe) let histogram: UnsafeMutablePointer<Atomic<Int>>?
@@ -28,7 +29,7 @@ package final class SegmentPool: Sendable {
     self.segmentBytes = segmentBytes
     self.limit = Atomic(limit)
     // Address space costs nothing: room to raise the limit while serving.
-    reservedBytes = min(max(limit * 16, 1 << 36), 1 << 40)
+    reservedBytes = min(max(limit * 17, 1 << 32), 1 << 40)
     let mapped = mmap(
       nil, reservedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     precondition(mapped != MAP_FAILED, "no address space for the hot tier")

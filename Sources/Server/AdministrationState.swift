@@ -1,6 +1,5 @@
 import CacheCore
 import Settings
-import Synchronization
 
 /// What the administrative commands know and change; shared by all workers.
 final class Administration: Sendable {
@@ -8,8 +7,8 @@ final class Administration: Sendable {
   let settings: Settings
   let listeners: [Listener]
   /// What the workers had counted at the last `stats reset`.
-  let countersAtReset = Mutex(CommandCounters())
-  let tuning: Mutex<Tuning>
+  let countersAtReset = Lock(CommandCounters())
+  let tuning: Lock<Tuning>
   let prefixes: PrefixStatistics
   let crawler = Crawler()
   let log: EventLog
@@ -17,7 +16,7 @@ final class Administration: Sendable {
   init(_ settings: Settings, _ listeners: [Listener]) {
     self.settings = settings
     self.listeners = listeners
-    tuning = Mutex(Tuning())
+    tuning = Lock(Tuning())
     log = EventLog(bufferBytes: settings.watcherBufferBytes)
     prefixes = PrefixStatistics(delimiter: settings.prefixDelimiter?.utf8.first ?? 58)
   }

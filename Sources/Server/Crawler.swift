@@ -3,7 +3,6 @@ import ColdTier
 import Glibc
 import HotTier
 import MemcachedProtocol
-import Synchronization
 import TieredCache
 
 /// The thread that walks over all items for `lru_crawler`: one walk at a time.
@@ -14,7 +13,7 @@ final class Crawler: Sendable {
     var thread: WorkerThread? = nil
     var starts: UInt64 = 0
   }
-  private let state = Mutex(State())
+  private let state = Lock(State())
 
   var isRunning: Bool { state.withLock { $0.isRunning } }
   var starts: UInt64 { state.withLock { $0.starts } }
@@ -29,18 +28,26 @@ final class Crawler: Sendable {
       if state.isRunning || state.isStopping { return nil }
       state.isRunning = true
       state.starts += 1
+      // Nobody else may join it.
+      defer { state.thread = nil }
       return .some(state.thread)
     }
     guard let before else { return false }
     // It has ended, or is about to.
     before?.join()
-    let thread = WorkerThread("crawler") { [self] in
-      let result = body()
-      state.withLock { $0.isRunning = false }
-      finally(result)
+    return state.withLock { state in
+      if state.isStopping {
+        state.isRunning = false
+        return false
+      }
+      // Under the lock, so that it is known before it can end and another can begin.
+      state.thread = WorkerThread("crawler") { [self] in
+        let result = body()
+        self.state.withLock { $0.isRunning = false }
+        finally(result)
+      }
+      return true
     }
-    state.withLock { $0.thread = thread }
-    return true
   }
 
   /// Ends a walk and waits for its thread. No other begins.

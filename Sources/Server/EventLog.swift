@@ -76,7 +76,7 @@ final class EventLog: CacheEventSink {
     var lastID: UInt64 = 0
     var counted = Counted()
   }
-  private let state = Mutex(State())
+  private let state = Lock(State())
   private let wanted = Atomic<UInt16>(0)
   private let bufferBytes: Int
 

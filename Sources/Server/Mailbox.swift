@@ -1,4 +1,5 @@
 import CSystem
+import CacheCore
 import Glibc
 import Synchronization
 import TieredCache
@@ -18,7 +19,7 @@ final class Mailbox: ColdReadSink, CommitSink {
   }
 
   let descriptor: Int32
-  private let letters = Mutex<[Letter]>([])
+  private let letters = Lock<[Letter]>([])
   /// Whether a connection waits for a commit or for room; the end of a cycle is news only then.
   let wantsCycles = Atomic<Bool>(false)
   let wantsScan = Atomic<Bool>(false)

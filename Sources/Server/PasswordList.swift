@@ -1,5 +1,5 @@
+import CacheCore
 import Foundation
-import Synchronization
 
 /// Why a password file can't be used; one line that never shows what stands in it.
 struct PasswordFileError: Error, CustomStringConvertible {
@@ -15,7 +15,7 @@ final class PasswordList: Sendable {
   }
 
   let path: String
-  private let entries: Mutex<[Entry]>
+  private let entries: Lock<[Entry]>
 
   /// Bytes of a line without its end. Source: memcached authfile.c.
   static let maximumLine = 255
@@ -24,7 +24,7 @@ final class PasswordList: Sendable {
 
   init(path: String) throws(PasswordFileError) {
     self.path = path
-    entries = Mutex(try Self.read(path))
+    entries = Lock(try Self.read(path))
   }
 
   /// Returns how many users there are.

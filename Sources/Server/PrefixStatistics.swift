@@ -1,3 +1,4 @@
+import CacheCore
 import MemcachedProtocol
 import Synchronization
 import TieredCache
@@ -11,7 +12,7 @@ final class PrefixStatistics: Sendable {
     var sets: UInt64 = 0
     var deletes: UInt64 = 0
   }
-  private let counts = Mutex<[[UInt8]: Counts]>([:])
+  private let counts = Lock<[[UInt8]: Counts]>([:])
   private let on = Atomic<Bool>(false)
   private let delimiter: UInt8
 

@@ -2,7 +2,6 @@ import CSystem
 import CacheCore
 import Glibc
 import MemcachedProtocol
-import Synchronization
 
 /// The answer to `stats conns`, to which every worker adds its own connections; the last one sends it.
 final class ConnectionReport: Sendable {
@@ -10,11 +9,11 @@ final class ConnectionReport: Sendable {
     var entries: [(descriptor: Int32, lines: String)] = []
     var workersLeft: Int
   }
-  private let state: Mutex<State>
+  private let state: Lock<State>
   private let stream: ReplyStream
 
   init(workers: Int, listeners: [(descriptor: Int32, lines: String)], stream: ReplyStream) {
-    state = Mutex(State(entries: listeners, workersLeft: workers))
+    state = Lock(State(entries: listeners, workersLeft: workers))
     self.stream = stream
   }
 

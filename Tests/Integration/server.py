@@ -21,6 +21,9 @@ PEER = Path(os.environ.get("MEMCACHED", "/usr/bin/memcached"))
 #: The long form: more rounds, more commands, and times are asserted instead of only printed.
 LONG = os.environ.get("LONG_TESTS", "") not in ("", "0")
 
+#: Loads are so many times smaller: a sanitizer makes the server slow.
+LOAD_DIVISOR = int(os.environ.get("LOAD_DIVISOR", "1"))
+
 #: Without what would set a server up otherwise than its test says.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("THERMOCLINE_")}
 

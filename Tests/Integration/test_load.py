@@ -39,6 +39,7 @@ def check(loadgen, server: Server, keys: int, generation: int, *options: str) ->
 @pytest.mark.parametrize("keys, lengths", [(500_000, "100"), (200_000, "10-5000")],
                          ids=["500,000 of 100 bytes", "200,000 of 10 to 5,000 bytes"])
 def test_nothing_is_missing(make_server, loadgen, say, keys, lengths):
+    keys //= harness.LOAD_DIVISOR
     server = make_server("--cold-limit", "1G", memory=64).start()
     values = ["--value", lengths]
 
@@ -74,7 +75,7 @@ def first_get(server: Server, key: str) -> float:
 
 @pytest.mark.bounded(300)
 def test_a_million_items_are_soon_back(make_server, loadgen, say):
-    count = 1_000_000
+    count = 1_000_000 // harness.LOAD_DIVISOR
     server = make_server("--cold-limit", "1G", memory=64).start()
     write(loadgen, server, count, 1, "--value", "100")
     sample = [f"key:{i:012}" for i in range(0, count, 997)]

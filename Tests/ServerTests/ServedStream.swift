@@ -129,6 +129,7 @@ final class ServedStream {
   func stop() {
     close(socket)
     worker.stop()
+    shared.administration.crawler.stop()
     if file != nil {
       cache.queueEverythingUnsaved()
       cache.writeCycle()

@@ -1,0 +1,131 @@
+"""Instructions that a worker spends on an operation, held below ceilings: noise of the machine can't break or hide it.
+
+The server runs under valgrind's callgrind with one worker. `stats` is the mark between two measurements: it is the
+one command that calls getrusage, before which callgrind writes down what the thread has spent since the last time.
+What the kernel does is not counted. A ceiling lies about a tenth above what was measured when it was set. Where a
+change makes an operation cheaper, lower its ceiling with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import server as harness
+from server import Connection, Server
+
+COUNT = 4000
+PIPELINE = 50
+KEYS = [b"key:%016d" % i for i in range(COUNT)]
+VALUE = b"v" * 100
+
+#: Operation -> (ceiling in instructions, commands, their replies' lines per command, commands in flight). The order
+#: counts: what is read was set before.
+OPERATIONS = {
+    "set of a new key": (2940, [b"set %s 0 0 100\r\n%s\r\n" % (key, VALUE) for key in KEYS], 1, PIPELINE),
+    "set over a value of the same size": (2550, [b"set %s 0 0 100\r\n%s\r\n" % (key, VALUE) for key in KEYS], 1, PIPELINE),
+    "set over a value of another size": (3470, [b"set %s 0 0 108\r\n%s\r\n" % (key, VALUE + b"12345678") for key in KEYS], 1,
+                                         PIPELINE),
+    "get": (1325, [b"get %s\r\n" % key for key in KEYS], 3, PIPELINE),
+    "get, one in flight": (1915, [b"get %s\r\n" % key for key in KEYS], 3, 1),
+    "get of an absent key": (1075, [b"get %s\r\n" % key.upper() for key in KEYS], 1, PIPELINE),
+    "key of a get of 50": (1355, KEYS, 0, PIPELINE),
+    "gets": (1395, [b"gets %s\r\n" % key for key in KEYS], 3, PIPELINE),
+    "touch": (1140, [b"touch %s 0\r\n" % key for key in KEYS], 1, PIPELINE),
+    "mg with v": (2315, [b"mg %s v\r\n" % key for key in KEYS], 2, PIPELINE),
+    "mg with k f t c s v": (3420, [b"mg %s k f t c s v\r\n" % key for key in KEYS], 2, PIPELINE),
+    "mg of an absent key": (1765, [b"mg %s v\r\n" % key.upper() for key in KEYS], 1, PIPELINE),
+    "ms": (2805, [b"ms %s 108\r\n%s\r\n" % (key, VALUE + b"12345678") for key in KEYS], 1, PIPELINE),
+    "delete": (1520, [b"delete %s\r\n" % key for key in KEYS], 1, PIPELINE),
+    "incr": (2210, [b"incr number 3\r\n" for _ in KEYS], 1, PIPELINE),
+}
+#: The same with a cold tier; what its own threads spend is not counted.
+WITH_FILE = {"set of a new key": 3560, "set over a value of the same size": 2965, "get": 1405}
+
+
+class CountedServer(Server):
+    """A server under callgrind."""
+
+    def arguments(self) -> list[str]:
+        return ["valgrind", "--tool=callgrind", "--separate-threads=yes", "--dump-before=getrusage",
+                f"--callgrind-out-file={self.directory / 'spent'}", *super().arguments()]
+
+    def environment(self) -> dict[str, str]:
+        # Callgrind counts each byte of `rep movsb` as an instruction.
+        return super().environment() | {"GLIBC_TUNABLES": f"glibc.cpu.x86_rep_movsb_threshold={1 << 30}"}
+
+    def spent(self, number: int) -> int:
+        """What the worker spent up to the `stats` of this number, from the one before."""
+        (part,) = self.directory.glob(f"spent.{number}-*")
+        return int(re.search(r"^totals: (\d+)", part.read_text(), re.MULTILINE)[1])
+
+
+class Meter:
+    """Counts what operations cost, over one connection."""
+
+    def __init__(self, counted: CountedServer, connection: Connection):
+        self.server = counted
+        self.connection = connection
+        self.marks = 0
+        for _ in range(2):
+            self.mark()
+        self.own_cost = self.mark()
+
+    def mark(self) -> int:
+        self.connection.statistics()
+        self.marks += 1
+        return self.server.spent(self.marks)
+
+    def run(self, commands: list[bytes], lines: int, in_flight: int) -> None:
+        for first in range(0, len(commands), in_flight):
+            some = commands[first:first + in_flight]
+            if lines:
+                self.connection.send(b"".join(some))
+                for _ in range(lines * len(some)):
+                    assert not (line := self.connection.read_line()).startswith((b"ERROR", b"CLIENT", b"SERVER")), line
+            else:
+                assert len(self.connection.get_all([key.decode() for key in some], "get")) == len(some)
+
+    def cost(self, commands: list[bytes], lines: int, in_flight: int) -> float:
+        """Instructions for each command."""
+        self.run(commands, lines, in_flight)
+        return (self.mark() - self.own_cost) / len(commands)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> Path:
+    """The server without its debugging information, which valgrind may not be able to read."""
+    if shutil.which("valgrind") is None:
+        pytest.fail("valgrind is not installed")
+    target = tmp_path_factory.mktemp("program") / "thermocline"
+    subprocess.run(["strip", "--strip-debug", "-o", target, harness.BINARY], check=True)
+    return target
+
+
+@pytest.mark.skipif(harness.is_memcached(harness.BINARY), reason="the ceilings are ours")
+@pytest.mark.skipif("release" not in os.path.realpath(harness.BINARY), reason="the ceilings are of the release build")
+@pytest.mark.parametrize(
+    "cold, ceilings", [(False, {name: work[0] for name, work in OPERATIONS.items()}), (True, WITH_FILE)],
+    ids=["RAM alone", "with a file"])
+def test_no_operation_costs_more_than_its_ceiling(tmp_path, say, program, cold, ceilings):
+    counted = CountedServer(tmp_path, "-R", "1000", binary=program, cold=cold, threads=1)
+    try:
+        counted.start(timeout=40)
+        with counted.connect() as connection:
+            connection.set("number", b"1000000")
+            meter = Meter(counted, connection)
+            too_much = []
+            for name, ceiling in ceilings.items():
+                cost = meter.cost(*OPERATIONS[name][1:])
+                say(f"{name}: {cost:.0f} instructions, at most {ceiling}")
+                if cost > ceiling:
+                    too_much.append(f"{name}: {cost:.0f} instructions, at most {ceiling} are allowed")
+        counted.terminate()
+    finally:
+        counted.kill()
+    assert not too_much, "; ".join(too_much)
