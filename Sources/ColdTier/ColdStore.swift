@@ -73,6 +73,7 @@ package final class ColdStore: Sendable {
   /// Held by whoever checkpoints: two at once would only tell each other that they are busy.
   private let checkpointing = Lock<Void>(())
   let casReservationIsPending: Bool
+  private let isMarked = Atomic<Bool>(false)
   /// As of the writer's last batch.
   let usedBytes = Atomic<Int64>(0)
 
@@ -461,8 +462,14 @@ package final class ColdStore: Sendable {
 
   /// A bad page stops the writer for good when it is among the oldest: the next start sets the file aside.
   private func markDamaged() {
+    isMarked.store(true, ordering: .relaxed)
     let descriptor = Glibc.open(path + Self.damageMark, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
     if descriptor >= 0 { Glibc.close(descriptor) }
+  }
+
+  /// The writer wrote again: it was the disk that could not read a page, and now can.
+  func unmarkDamaged() {
+    if isMarked.exchange(false, ordering: .relaxed) { unlink(path + Self.damageMark) }
   }
 
   /// After writer and readers are done: everything into the database file.

@@ -190,6 +190,7 @@ package final class ColdWriter: @unchecked Sendable {
       try commit.run()
       mustReserveCAS = false
       mustSync = !options.synchronousFull
+      store.unmarkDamaged()
     } catch {
       nextSequence = sequenceBefore
       rollBack()

@@ -338,7 +338,8 @@ extension TieredCache {
     try writeFlushMark()
     var highest: UInt64 = 0
     for i in 0..<shardCount { highest = max(highest, (shards + i).withLock { $0.nextCAS }) }
-    if highest > behind.casReservedTo - (1 << 31) {
+    // A cycle that has nothing to write would say nothing about a file that took no writes.
+    if behind.failing || highest > behind.casReservedTo - (1 << 31) {
       try behind.writer.reserveCAS(upTo: highest + (1 << 32))
       behind.casReservedTo = highest + (1 << 32)
     }

@@ -284,6 +284,8 @@ def crash_rounds(make_server, say, durability: str, window: float, *options: str
                                     if state.value == value] or [State(value, float("-inf"))]
                     if value is not None and len({state.expires for state in found_before}) > 1:
                         connection.set(key, value)
+                        for alternative in found_before[1:]:
+                            alternative.acknowledged = None
                         found_before.append(State(value, time.monotonic()))
                     history_of[key] = found_before
         assert not wrong, (f"round {round_} of seed {SEED}, {durability}, killed after {lifetime:.2f} s, "

@@ -48,6 +48,47 @@ import Testing
   }
 }
 
+@Suite struct DiskTroubleTests {
+  @Test func aFullDiskIsNotTakenForWritableByACycleWithNothingToWrite() throws {
+    let disk = FaultyDisk()
+    try withFile { path in
+      let bench = try Bench(path: path, vfs: disk.name)
+      bench.set("a", "x")
+      disk.fail(.error(ENOSPC), at: 1, forGood: true)
+      #expect(!bench.cache.writeCycle())
+      bench.delete("a")
+      #expect(!bench.cache.writeCycle())
+      #expect(bench.cache.statistics().cold?.isWritable == false)
+      disk.heal()
+      #expect(bench.cache.writeCycle())
+      #expect(bench.cache.statistics().cold?.isWritable == true)
+      bench.stop()
+    }
+  }
+
+  @Test func aPageThatCouldNotBeReadOnceCostsNoFile() throws {
+    let disk = FaultyDisk()
+    try withFile { path in
+      var bench = try Bench(path: path, vfs: disk.name)
+      for i in 0..<100 { bench.set("key-\(i)", String(repeating: "x", count: 1000)) }
+      bench.cache.writeCycle()
+      bench.stop()
+      bench = try Bench(path: path, vfs: disk.name)
+      bench.set("a", "x")
+      disk.fail(.error(EIO), at: 1, forGood: true)
+      #expect(!bench.cache.writeCycle())
+      disk.heal()
+      #expect(bench.cache.writeCycle())
+      bench.crash()
+      bench = try Bench(path: path, vfs: disk.name)
+      #expect(bench.cache.store!.renamedDamagedFile == nil)
+      #expect(bench.text("key-7") != nil)
+      #expect(bench.text("a") == "x")
+      bench.stop()
+    }
+  }
+}
+
 /// What happens to a file, and what each key may then have.
 private final class Story {
   let path: String
