@@ -77,7 +77,8 @@ unit: build-packages swift-present ## run the Swift tests
 integration: build test-packages $(VENV)/installed ## run the tests that talk to a running server
 	$(VENV)/bin/pytest Tests/Integration
 
-soak: build test-packages $(VENV)/installed ## the long form of the integration tests: more rounds, and times are checked
+soak: build test-packages $(VENV)/installed ## the long form of the tests: more crashes, power cuts and damage, and times are checked
+	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests'
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
 
 bench: build test-packages ## compare with memcached side by side: items that fit, misses on made-up traces (MEMCACHED=)

@@ -7,7 +7,7 @@ import Testing
 
 /// A file in which bytes are not those that were written: whatever they are, the server starts or refuses, and no key
 /// has any value but its newest.
-/// `LONG_TESTS=1` in the environment tries every byte; the quick form a sample.
+/// `LONG_TESTS=1` in the environment tries every byte of the file; the quick form a sample.
 @Suite struct DamageTests {
   private static let isLong = !["", "0"].contains(ProcessInfo.processInfo.environment["LONG_TESTS"] ?? "")
 
@@ -131,7 +131,8 @@ import Testing
           file, wal, mayBeOlder: !isInFile,
           "bit \(bit) of byte \(isInFile ? place : place - file.count) of the \(isInFile ? "file" : "WAL")")
         endings[ending.ending, default: 0] += 1
-        place += Self.isLong ? 1 : 1 + Int(random.next() % UInt64(total / 400))
+        // A frame of the WAL has a checksum: what matters is that the rest of it is not used.
+        place += !Self.isLong ? 1 + Int(random.next() % UInt64(total / 400)) : isInFile ? 1 : 97
       }
     }
     // Most bytes of a page mean nothing, and some of them much.
