@@ -3,6 +3,9 @@ import CacheCore
 /// The checksum of a row: 63 bits of a hash with a fixed seed over value and key, mixed with the
 /// columns. SQLite itself does not notice a flipped byte. Part of the file format: never changed without
 /// a migration, and therefore on its own feet here, apart from the hash of the indexes.
+///
+/// Of a row with the mark `headIsChecked` the upper 23 bits are those of its head, so that the start scan, which reads
+/// no values, can tell whether the key is the one that was written: a row under another key would uncover an older one.
 func rowChecksum(
   key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer?, attributes: ItemAttributes
 ) -> Int64 {
@@ -17,7 +20,31 @@ func rowChecksum(
   sum = RowHash.mix(sum, attributes.cas)
   sum = RowHash.mix(sum, attributes.state)
   sum = RowHash.mix(sum, UInt64(value?.count ?? 0))
-  return Int64(bitPattern: sum >> 1)
+  if attributes.state & headIsChecked == 0 { return Int64(bitPattern: sum >> 1) }
+  let head = headChecksum(
+    key: key, isTombstone: value == nil, expiresAt: Int64(attributes.expiresAt), state: attributes.state)
+  return Int64(head << 40 | sum >> 24)
+}
+
+/// In `state`: the checksum has a part for the head. Rows of older versions don't have it.
+let headIsChecked: UInt64 = 1 << 4
+
+/// 23 bits over all that the start scan relies on.
+func headChecksum(key: UnsafeRawBufferPointer, isTombstone: Bool, expiresAt: Int64, state: UInt64) -> UInt64 {
+  var sum = key.count > 0 ? RowHash.of(key) : 0
+  sum = RowHash.mix(sum, UInt64(bitPattern: expiresAt))
+  sum = RowHash.mix(sum, state)
+  sum = RowHash.mix(sum, isTombstone ? 1 : 2)
+  return sum >> 41
+}
+
+/// Whether the checksum of a row fits what is there of it without its value.
+func headFits(
+  _ checksum: Int64, key: UnsafeRawBufferPointer, isTombstone: Bool, expiresAt: Int64, state: UInt64
+) -> Bool {
+  state & headIsChecked == 0
+    || UInt64(bitPattern: checksum) >> 40
+      == headChecksum(key: key, isTombstone: isTombstone, expiresAt: expiresAt, state: state)
 }
 
 /// Of wyhash's kind: 64x64-bit multiplications fold 16 bytes each. Little-endian words.

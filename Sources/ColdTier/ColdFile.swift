@@ -424,7 +424,7 @@ package final class ColdFile {
         if try read.step(), let row = wholeRow(read, sequence) {
           last += 1
           insert.bindRow(
-            sequence: last, key: row.key, value: row.value, attributes: row.attributes, checksum: read.int64(5))
+            sequence: last, key: row.key, value: row.value, attributes: row.attributes)
           try insert.run()
         } else {
           damaged += 1
@@ -465,18 +465,20 @@ package final class ColdFile {
 }
 
 extension Statement {
-  /// The parameters of `SQL.insert`. The bytes must stay where they are until the statement was run.
+  /// The parameters of `SQL.insert`. `checksum`: of a row that is copied as it is. The bytes must stay where they are until the statement was run.
   func bindRow(
     sequence: UInt64, key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer?, attributes: ItemAttributes,
-    checksum: Int64
+    checksum: Int64? = nil
   ) {
+    var attributes = attributes
+    if checksum == nil { attributes.state |= headIsChecked }
     bind(1, Int64(sequence))
     bind(2, key)
     bind(3, Int64(attributes.expiresAt))
     bind(4, Int64(attributes.flags))
     bind(5, Int64(bitPattern: attributes.cas))
     bind(6, Int64(bitPattern: attributes.state))
-    bind(7, checksum)
+    bind(7, checksum ?? rowChecksum(key: key, value: value, attributes: attributes))
     if let value { bind(8, value) } else { bindNull(8) }
   }
 }

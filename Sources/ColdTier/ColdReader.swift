@@ -69,7 +69,7 @@ func wholeRow(_ statement: Statement, _ sequence: UInt64) -> ColdRow? {
   guard key.count > 0, rowChecksum(key: key, value: value, attributes: attributes) == statement.int64(5) else {
     return nil
   }
-  return ColdRow(sequence: sequence, key: key, value: value, attributes: attributes)
+  return ColdRow(sequence: sequence, key: key, value: value, attributes: handedOut(attributes))
 }
 
 /// Walks from the newest row to the oldest, for the start: first all rows without their values, then as
@@ -97,6 +97,10 @@ package final class ColdScanner: @unchecked Sendable {
     }
   }
 
+  /// Why `next` has come to an end before the oldest row: there is a row whose key is not what was written, or rows
+  /// are missing. Which keys these were nobody knows, so no older row can be taken for the newest of its key.
+  package private(set) var distrust: String? = nil
+
   /// The next `count` rows, newest first. False: there are no more.
   package func next(_ count: Int, _ body: (Row) -> Void) throws(ColdError) -> Bool {
     try translating { () throws(SQLiteError) in
@@ -106,15 +110,25 @@ package final class ColdScanner: @unchecked Sendable {
       var seen = 0
       while try self.scan.step() {
         seen += 1
-        self.below = UInt64(self.scan.int64(0))
+        let sequence = UInt64(self.scan.int64(0))
         let key = self.scan.bytes(1)
-        if key.count == 0 { continue }
+        let isTombstone = self.scan.isNull(4)
+        let state = UInt64(bitPattern: self.scan.int64(3))
+        let fits = headFits(
+          self.scan.int64(5), key: key, isTombstone: isTombstone, expiresAt: self.scan.int64(2), state: state)
+        if sequence + 1 != self.below || key.count == 0 || !fits {
+          self.distrust =
+            sequence + 1 != self.below
+            ? "rows \(sequence + 1) to \(self.below - 1) are missing" : "row \(sequence) is not as it was written"
+          return false
+        }
+        self.below = sequence
         body(
           Row(
-            hash: self.hasher.hash(key.baseAddress!, key.count), sequence: self.below,
-            attributes: ItemAttributes(
-              expiresAt: UInt32(truncatingIfNeeded: self.scan.int64(2)),
-              state: UInt64(bitPattern: self.scan.int64(3))), isTombstone: self.scan.isNull(4)))
+            hash: self.hasher.hash(key.baseAddress!, key.count), sequence: sequence,
+            attributes: handedOut(
+              ItemAttributes(expiresAt: UInt32(truncatingIfNeeded: self.scan.int64(2)), state: state)),
+            isTombstone: isTombstone))
       }
       return seen == count
     }

@@ -167,6 +167,10 @@ package final class ColdStore: Sendable {
         throw SQLiteError(
           corruption: "a mark or a sequence is out of bounds", sql: SQL.getMeta)
       }
+      // No row at all is no danger: nothing older can be taken for the newest.
+      if newest > 0, newest < (try Self.meta(.closedAt, connection)) {
+        throw SQLiteError(corruption: "the newest rows are missing", sql: SQL.newestSequence)
+      }
       // A look at both ends of the log and at its root: damage there shows at once.
       let oldest = try Statement(connection, SQL.oldest)
       oldest.bind(1, 0)
@@ -470,7 +474,10 @@ package final class ColdStore: Sendable {
     thread?.join()
     do throws(ColdError) {
       let connection = try connect(cacheKiB: 256)
-      _ = try translating { () throws(SQLiteError) in try connection.checkpoint(.truncate) }
+      try translating { () throws(SQLiteError) in
+        try Self.setMeta(.closedAt, try connection.integer(SQL.newestSequence), connection)
+        try connection.checkpoint(.truncate)
+      }
     } catch {
       logger.warning("the last checkpoint failed, the WAL is kept: \(error)")
     }

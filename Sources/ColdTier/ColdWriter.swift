@@ -166,9 +166,7 @@ package final class ColdWriter: @unchecked Sendable {
     if sequence >= ColdStore.lastSequence {
       throw SQLiteError(corruption: "the sequences are used up", sql: SQL.insert)
     }
-    insert.bindRow(
-      sequence: sequence, key: key, value: value, attributes: attributes,
-      checksum: rowChecksum(key: key, value: value, attributes: attributes))
+    insert.bindRow(sequence: sequence, key: key, value: value, attributes: attributes)
     try insert.run()
     nextSequence += 1
     return sequence
@@ -420,6 +418,13 @@ package final class ColdWriter: @unchecked Sendable {
       try ColdStore.setMeta(.casReserved, Int64(bitPattern: value), self.connection)
     }
   }
+}
+
+/// Without what is the file's own.
+func handedOut(_ attributes: ItemAttributes) -> ItemAttributes {
+  var attributes = attributes
+  attributes.state &= ~headIsChecked
+  return attributes
 }
 
 /// The columns of `SQL.read`.

@@ -16,7 +16,11 @@ extension TieredCache {
     var isComplete = false
     do throws(ColdError) {
       while try scanChunk(scanner) {}
-      isComplete = !isStopping
+      if let distrust = scanner.distrust {
+        logger.error("the cold tier's file is damaged, what is older is given up: \(distrust)")
+      } else {
+        isComplete = !isStopping
+      }
     } catch {
       logger.error("the cold tier could not be read to its end at the start: \(error)")
     }

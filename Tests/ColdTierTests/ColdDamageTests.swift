@@ -80,7 +80,8 @@ import Testing
       let scanner = try box.store.makeScanner(hasher: box.hasher)
       var seen: [UInt64] = []
       while try scanner.next(30, { seen.append($0.sequence) }) {}
-      #expect(seen == [201] + (1...100).reversed())
+      #expect(seen == [])
+      #expect(scanner.distrust != nil)
       var below = UInt64(1) << 40
       var whole = 0
       repeat {

@@ -30,6 +30,7 @@ package final class FaultyDisk: @unchecked Sendable {
     var counted = 0
     var failed = 0
     var quota: Int? = nil
+    var skipsSync = false
     var paths: Set<String> = []
     var power = PowerModel()
   }
@@ -114,6 +115,9 @@ package final class FaultyDisk: @unchecked Sendable {
     }
     return sum
   }
+
+  /// Syncs return at once, for tests that open thousands of files.
+  package func skipSync() { state.withLock { $0.skipsSync = true } }
 
   // MARK: Power
 
