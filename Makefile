@@ -37,7 +37,7 @@ SANITIZED := EVENT_SEEDS=1 INVARIANT_SEEDS=1 LOAD_DIVISOR=5
 # What lives until the end of a process is not given back then: a shard, a clock, a waiting tombstone.
 ASAN := ASAN_OPTIONS=detect_leaks=0 $(SANITIZED)
 # It measures resident memory, which is the sanitizer's own here.
-ASAN_LEAVES_OUT := --deselect Tests/Integration/test_administration.py::test_the_memory_limit_can_be_changed_while_it_serves
+ASAN_LEAVES_OUT := --deselect test_administration.py::test_the_memory_limit_can_be_changed_while_it_serves
 # The exit status of a server with a race is 66, which fails its test. THREAD_SANITIZER: see Sources/CacheCore/Lock.swift.
 TSAN := TSAN_OPTIONS="suppressions=$(CURDIR)/Tests/thread-sanitizer.supp" $(SANITIZED)
 TSAN_FLAGS := --sanitize=thread -Xswiftc -DTHREAD_SANITIZER --scratch-path $(TSAN_BUILD)
