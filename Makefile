@@ -36,6 +36,8 @@ TSAN_BUILD := .build-tsan
 SANITIZED := EVENT_SEEDS=1 INVARIANT_SEEDS=1 LOAD_DIVISOR=5
 # What lives until the end of a process is not given back then: a shard, a clock, a waiting tombstone.
 ASAN := ASAN_OPTIONS=detect_leaks=0 $(SANITIZED)
+# It measures resident memory, which is the sanitizer's own here.
+ASAN_LEAVES_OUT := --deselect test_administration.py::test_the_memory_limit_can_be_changed_while_it_serves
 # The exit status of a server with a race is 66, which fails its test. THREAD_SANITIZER: see Sources/CacheCore/Lock.swift.
 TSAN := TSAN_OPTIONS="suppressions=$(CURDIR)/Tests/thread-sanitizer.supp" $(SANITIZED)
 TSAN_FLAGS := --sanitize=thread -Xswiftc -DTHREAD_SANITIZER --scratch-path $(TSAN_BUILD)
@@ -103,7 +105,7 @@ sanitize: sanitize-address sanitize-thread ## run the tests with the address san
 sanitize-address: build-packages test-packages swift-present $(VENV)/installed
 	$(SWIFT) build --build-tests $(ASAN_FLAGS)
 	$(ASAN) $(SWIFT) test --skip-build $(ASAN_FLAGS)
-	$(ASAN) THERMOCLINE=$(ASAN_BUILD)/debug/thermocline $(VENV)/bin/pytest $(addprefix Tests/Integration/test_, \
+	$(ASAN) THERMOCLINE=$(ASAN_BUILD)/debug/thermocline $(VENV)/bin/pytest $(ASAN_LEAVES_OUT) $(addprefix Tests/Integration/test_, \
 	  classic_text.py meta.py binary.py hostile.py administration.py concurrency.py load.py)
 
 # The models, the invariants and the parsers have one thread.

@@ -54,7 +54,8 @@ def test_nothing_is_missing(make_server, loadgen, say, keys, lengths):
     rate("read after SIGTERM and restart", check(loadgen, server, keys, 1, *values))
 
     rate("written again", write(loadgen, server, keys, 2, *values))
-    time.sleep(2)  # the issue's own figure: twice the durability interval
+    # Twice the durability interval; a server that a sanitizer makes slow may need longer.
+    time.sleep(2 if harness.LOAD_DIVISOR == 1 else 10)
     server.kill()
     server.start()
     rate("read after SIGKILL and restart", check(loadgen, server, keys, 2, *values))
@@ -85,7 +86,7 @@ def test_a_million_items_are_soon_back(make_server, loadgen, say):
         if how == "SIGTERM":
             server.terminate()
         else:
-            time.sleep(2)
+            time.sleep(2 if harness.LOAD_DIVISOR == 1 else 10)
             server.kill()
         server.spawn()
         first = first_get(server, "recent")
