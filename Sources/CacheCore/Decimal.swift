@@ -1,6 +1,6 @@
 /// How many decimal digits `number` has; 1 for 0.
 @inlinable
-package func decimalDigits(_ number: UInt64) -> Int {
+public func decimalDigits(_ number: UInt64) -> Int {
   var digits = 0
   var left = number
   while left >= 10_000 {
@@ -12,7 +12,7 @@ package func decimalDigits(_ number: UInt64) -> Int {
 
 /// Writes `number` in decimal to `out` (room for 20 bytes); returns the count of bytes. Two digits at a time.
 @inlinable @discardableResult
-package func writeDecimal(_ number: UInt64, to out: UnsafeMutableRawPointer) -> Int {
+public func writeDecimal(_ number: UInt64, to out: UnsafeMutableRawPointer) -> Int {
   let count = decimalDigits(number)
   var left = number
   var p = out + count

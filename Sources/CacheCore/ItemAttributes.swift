@@ -1,44 +1,44 @@
 /// What an item has besides key and value, and what therefore survives every move between the tiers.
-package struct ItemAttributes: Equatable, Sendable {
+public struct ItemAttributes: Equatable, Sendable {
   /// The client's own 32 bits.
-  package var flags: UInt32
+  public var flags: UInt32
   /// The moment from which the item is no longer served; 0 = never.
-  package var expiresAt: UnixSeconds
+  public var expiresAt: UnixSeconds
   /// Unique for each version of each item; rises, also over a restart.
-  package var cas: UInt64
+  public var cas: UInt64
   /// Bit 0 stale, bit 1 a win token was handed out, bit 2 the key was sent in base64, bit 3 read since it
   /// was stored (meta commands). Bit 4 is the file's own. Bits 8...31: the flush epoch, raised by each flush_all; a row of another
   /// epoch than the store's is dead. Bits 32...63: the last access before this was written, Unix seconds,
   /// 0 = not known.
-  package var state: UInt64
+  public var state: UInt64
 
   @inlinable
-  package init(flags: UInt32 = 0, expiresAt: UnixSeconds = 0, cas: UInt64 = 0, state: UInt64 = 0) {
+  public init(flags: UInt32 = 0, expiresAt: UnixSeconds = 0, cas: UInt64 = 0, state: UInt64 = 0) {
     self.flags = flags
     self.expiresAt = expiresAt
     self.cas = cas
     self.state = state
   }
 
-  @inlinable package static var stale: UInt64 { 1 }
-  @inlinable package static var won: UInt64 { 2 }
-  @inlinable package static var binaryKey: UInt64 { 4 }
-  @inlinable package static var fetched: UInt64 { 8 }
+  @inlinable public static var stale: UInt64 { 1 }
+  @inlinable public static var won: UInt64 { 2 }
+  @inlinable public static var binaryKey: UInt64 { 4 }
+  @inlinable public static var fetched: UInt64 { 8 }
 
   /// `state` put together. `epoch`: whole, its low 24 bits are kept.
   @inlinable
-  package static func state(marks: UInt64, epoch: UInt64, lastAccess: UnixSeconds = 0) -> UInt64 {
+  public static func state(marks: UInt64, epoch: UInt64, lastAccess: UnixSeconds = 0) -> UInt64 {
     marks & 0xff | (epoch & 0xff_ffff) << 8 | UInt64(lastAccess) << 32
   }
 
   /// Whether this was written since the flush that began `epoch`.
   @inlinable
-  package func isOf(epoch: UInt64) -> Bool { state >> 8 & 0xff_ffff == epoch & 0xff_ffff }
+  public func isOf(epoch: UInt64) -> Bool { state >> 8 & 0xff_ffff == epoch & 0xff_ffff }
 
   @inlinable
-  package var lastAccess: UnixSeconds { UnixSeconds(truncatingIfNeeded: state >> 32) }
+  public var lastAccess: UnixSeconds { UnixSeconds(truncatingIfNeeded: state >> 32) }
 
   /// Whether it is not to be served any more at `now`.
   @inlinable
-  package func isExpired(at now: UnixSeconds) -> Bool { expiresAt != 0 && expiresAt <= now }
+  public func isExpired(at now: UnixSeconds) -> Bool { expiresAt != 0 && expiresAt <= now }
 }

@@ -3,10 +3,10 @@ import Glibc
 /// A seeded 64-bit hash of a key, of wyhash's kind: two 64x64 multiplications fold up to 16 bytes,
 /// longer keys are folded 16 bytes at a time. The seed is drawn at each start, so that a client
 /// cannot choose keys that collide. Never stored: the cold index is rebuilt with the seed of the day.
-package struct KeyHasher: Sendable {
+public struct KeyHasher: Sendable {
   @usableFromInline let seed: UInt64
 
-  package init(seed: UInt64) { self.seed = seed ^ 0xa076_1d64_78bd_642f }
+  public init(seed: UInt64) { self.seed = seed ^ 0xa076_1d64_78bd_642f }
 
   @inlinable @inline(__always)
   static func fold(_ a: UInt64, _ b: UInt64) -> UInt64 {
@@ -26,7 +26,7 @@ package struct KeyHasher: Sendable {
 
   /// `count`: bytes at `key`, 0 or more. All bytes take part.
   @inlinable
-  package func hash(_ key: UnsafeRawPointer, _ count: Int) -> UInt64 {
+  public func hash(_ key: UnsafeRawPointer, _ count: Int) -> UInt64 {
     var state = seed
     let a: UInt64
     let b: UInt64

@@ -4,11 +4,11 @@ import Synchronization
 #if THREAD_SANITIZER
   /// The lock of builds with the thread sanitizer, which knows pthread's locks and not Swift's `Mutex` (a futex): with
   /// that it would take everything a lock guards for a race.
-  package struct Lock<Value: ~Copyable>: ~Copyable, @unchecked Sendable {
+  public struct Lock<Value: ~Copyable>: ~Copyable, @unchecked Sendable {
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let value: UnsafeMutablePointer<Value>
 
-    package init(_ initial: consuming sending Value) {
+    public init(_ initial: consuming sending Value) {
       mutex = .allocate(capacity: 1)
       mutex.initialize(to: pthread_mutex_t())
       pthread_mutex_init(mutex, nil)
@@ -23,7 +23,7 @@ import Synchronization
       mutex.deallocate()
     }
 
-    package borrowing func withLock<Result: ~Copyable, E: Error>(
+    public borrowing func withLock<Result: ~Copyable, E: Error>(
       _ body: (inout sending Value) throws(E) -> sending Result
     ) throws(E) -> sending Result {
       pthread_mutex_lock(mutex)
@@ -33,10 +33,10 @@ import Synchronization
   }
 
   extension Lock where Value == Void {
-    package borrowing func _unsafeLock() { pthread_mutex_lock(mutex) }
-    package borrowing func _unsafeUnlock() { pthread_mutex_unlock(mutex) }
+    public borrowing func _unsafeLock() { pthread_mutex_lock(mutex) }
+    public borrowing func _unsafeUnlock() { pthread_mutex_unlock(mutex) }
   }
 #else
   /// The lock that guards a value of the path of a request: Swift's `Mutex`.
-  package typealias Lock<Value: ~Copyable> = Mutex<Value>
+  public typealias Lock<Value: ~Copyable> = Mutex<Value>
 #endif

@@ -1,17 +1,17 @@
 import Glibc
 
 /// Seconds since 1970 as this server counts them; 0 stands for "never" where an expiry is meant.
-package typealias UnixSeconds = UInt32
+public typealias UnixSeconds = UInt32
 
 /// The server's time: the wall clock at the start, carried on by the monotonic clock, so that a wall
 /// clock that steps backwards or forwards neither kills nor revives an item.
 /// A test makes one that stands still and moves it with `advance`.
-package struct ServerClock: @unchecked Sendable {
+public struct ServerClock: @unchecked Sendable {
   @usableFromInline let wallMinusMonotonic: Int64  // nanoseconds
   @usableFromInline let given: UnsafeMutablePointer<Int64>?  // nanoseconds since 1970, if it is a test's clock
 
   /// A clock that runs.
-  package init() {
+  public init() {
     var wall = timespec()
     var mono = timespec()
     clock_gettime(CLOCK_REALTIME, &wall)
@@ -21,7 +21,7 @@ package struct ServerClock: @unchecked Sendable {
   }
 
   /// A clock that stands at `seconds` until it is moved. Its one word lives as long as the process.
-  package init(standingAt seconds: UnixSeconds) {
+  public init(standingAt seconds: UnixSeconds) {
     wallMinusMonotonic = 0
     given = .allocate(capacity: 1)
     given!.initialize(to: Int64(seconds) * 1_000_000_000)
@@ -31,12 +31,12 @@ package struct ServerClock: @unchecked Sendable {
     Int64(t.tv_sec) * 1_000_000_000 + Int64(t.tv_nsec)
   }
 
-  package func advance(seconds: Int) { given!.pointee += Int64(seconds) * 1_000_000_000 }
-  package func advance(milliseconds: Int) { given!.pointee += Int64(milliseconds) * 1_000_000 }
+  public func advance(seconds: Int) { given!.pointee += Int64(seconds) * 1_000_000_000 }
+  public func advance(milliseconds: Int) { given!.pointee += Int64(milliseconds) * 1_000_000 }
 
   /// Cheap (a few nanoseconds) and coarse (a few milliseconds).
   @inlinable
-  package func now() -> UnixSeconds {
+  public func now() -> UnixSeconds {
     if let given { return UnixSeconds(truncatingIfNeeded: given.pointee / 1_000_000_000) }
     var mono = timespec()
     clock_gettime(CLOCK_MONOTONIC_COARSE, &mono)
@@ -45,7 +45,7 @@ package struct ServerClock: @unchecked Sendable {
 
   /// Nanoseconds since 1970 by this clock.
   @inlinable
-  package func nanoseconds() -> Int64 {
+  public func nanoseconds() -> Int64 {
     if let given { return given.pointee }
     var mono = timespec()
     clock_gettime(CLOCK_MONOTONIC, &mono)

@@ -3,12 +3,12 @@ import Glibc
 
 /// A mutex with a condition, for the threads beside the path of a request (writer, readers, sweeper).
 /// Owns its memory; one thread may wait on it with a deadline while others change what it waits for.
-package final class Monitor<State>: @unchecked Sendable {
+public final class Monitor<State>: @unchecked Sendable {
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
   private let condition: UnsafeMutablePointer<pthread_cond_t>
   private var state: State
 
-  package init(_ state: State) {
+  public init(_ state: State) {
     self.state = state
     mutex = .allocate(capacity: 1)
     mutex.initialize(to: pthread_mutex_t())
@@ -29,14 +29,14 @@ package final class Monitor<State>: @unchecked Sendable {
     mutex.deallocate()
   }
 
-  package func with<Result>(_ body: (inout State) -> Result) -> Result {
+  public func with<Result>(_ body: (inout State) -> Result) -> Result {
     pthread_mutex_lock(mutex)
     defer { pthread_mutex_unlock(mutex) }
     return body(&state)
   }
 
   /// Changes the state and wakes those who wait.
-  package func signal<Result>(_ body: (inout State) -> Result) -> Result {
+  public func signal<Result>(_ body: (inout State) -> Result) -> Result {
     pthread_mutex_lock(mutex)
     defer {
       pthread_cond_broadcast(condition)
@@ -47,7 +47,7 @@ package final class Monitor<State>: @unchecked Sendable {
 
   /// Waits until `ready` or until `milliseconds` have passed (nil: as long as it takes), then runs
   /// `body` in the same critical section.
-  package func wait<Result>(
+  public func wait<Result>(
     milliseconds: Int?, until ready: (inout State) -> Bool, _ body: (inout State) -> Result
   ) -> Result {
     pthread_mutex_lock(mutex)
@@ -74,7 +74,7 @@ package final class Monitor<State>: @unchecked Sendable {
 }
 
 /// A thread of the operating system that runs one closure and can be joined.
-package final class WorkerThread: @unchecked Sendable {
+public final class WorkerThread: @unchecked Sendable {
   private final class Start {
     let name: String
     let body: @Sendable () -> Void
@@ -87,7 +87,7 @@ package final class WorkerThread: @unchecked Sendable {
   private var joined = false
 
   /// `name`: at most 15 bytes, as `top -H` shows it. All signals are blocked in the thread.
-  package init(_ name: String, _ body: @escaping @Sendable () -> Void) {
+  public init(_ name: String, _ body: @escaping @Sendable () -> Void) {
     let start = Unmanaged.passRetained(Start(name, body))
     var all = sigset_t()
     var before = sigset_t()
@@ -105,7 +105,7 @@ package final class WorkerThread: @unchecked Sendable {
     precondition(status == 0, "no thread could be started: error \(status)")
   }
 
-  package func join() {
+  public func join() {
     if joined { return }
     joined = true
     pthread_join(handle, nil)

@@ -1,5 +1,5 @@
 /// The protocol that a listener's connections speak.
-package enum WireProtocol: String, Sendable, CaseIterable {
+public enum WireProtocol: String, Sendable, CaseIterable {
   /// The first byte of a connection decides: 0x80 begins the binary protocol, anything else is text.
   case negotiating = "auto"
   case ascii, binary

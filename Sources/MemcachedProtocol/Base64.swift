@@ -3,10 +3,10 @@
 
 /// Bytes that `encodeBase64` writes for `count` bytes.
 @inlinable
-package func base64Length(_ count: Int) -> Int { (count + 2) / 3 * 4 }
+public func base64Length(_ count: Int) -> Int { (count + 2) / 3 * 4 }
 
 /// Writes `count` bytes at `start` in base64, with padding, to `out`; returns how many it wrote.
-package func encodeBase64(
+public func encodeBase64(
   _ start: UnsafeRawPointer, _ count: Int, to out: UnsafeMutableRawPointer
 ) -> Int {
   let letters = base64Letters.utf8Start
@@ -34,7 +34,7 @@ package func encodeBase64(
 
 /// Reads base64 from `start` into `out`, which has room for `length` / 4 * 3 bytes; returns how many bytes came
 /// of it, or 0 if it is none: no letter at all, or not a multiple of four.
-package func decodeBase64(
+public func decodeBase64(
   _ start: UnsafeRawPointer, _ length: Int, to out: UnsafeMutableRawPointer
 ) -> Int {
   var letters = 0

@@ -1,6 +1,6 @@
 /// What a frame of the binary protocol asks for; quiet forms are their loud ones with `isQuiet`.
 /// Source: memcached doc/protocol-binary.txt.
-package enum BinaryVerb: UInt8, Sendable {
+public enum BinaryVerb: UInt8, Sendable {
   case get, getKey, touch, getAndTouch, getAndTouchKey
   case set, add, replace, append, prepend
   case increment, decrement
@@ -10,7 +10,7 @@ package enum BinaryVerb: UInt8, Sendable {
 }
 
 /// Status of a reply. Source: memcached doc/protocol-binary.txt, Response Status.
-package enum BinaryStatus: UInt16, Sendable {
+public enum BinaryStatus: UInt16, Sendable {
   case success = 0x00
   case notFound = 0x01
   case exists = 0x02
@@ -25,7 +25,7 @@ package enum BinaryStatus: UInt16, Sendable {
 
   /// The text that goes with it when it is an error, as memcached words it.
   @inlinable
-  package var message: StaticString {
+  public var message: StaticString {
     switch self {
     case .success, .authenticationContinues: ""
     case .notFound: "Not found"
@@ -52,43 +52,43 @@ package enum BinaryStatus: UInt16, Sendable {
 ///          12  opaque         4 bytes that come back as they are
 ///          16  CAS            UInt64
 ///          24  extras, key, value
-package struct BinaryRequest {
-  package let start: UnsafeRawPointer
-  package let verb: BinaryVerb
-  package let isQuiet: Bool
-  package let keyLength: Int
-  package let extrasLength: Int
-  package let bodyLength: Int
+public struct BinaryRequest {
+  public let start: UnsafeRawPointer
+  public let verb: BinaryVerb
+  public let isQuiet: Bool
+  public let keyLength: Int
+  public let extrasLength: Int
+  public let bodyLength: Int
   /// 0: none.
-  package let cas: UInt64
+  public let cas: UInt64
 
-  package static var magic: UInt8 { 0x80 }
-  package static var headerBytes: Int { 24 }
+  public static var magic: UInt8 { 0x80 }
+  public static var headerBytes: Int { 24 }
   /// No body may be longer; as large as the largest item can be.
-  package static var maximumBody: Int { 1 << 30 }
+  public static var maximumBody: Int { 1 << 30 }
 
-  package var opcode: UInt8 { start.load(fromByteOffset: 1, as: UInt8.self) }
+  public var opcode: UInt8 { start.load(fromByteOffset: 1, as: UInt8.self) }
   /// As it lay in memory.
-  package var opaque: UInt32 { start.loadUnaligned(fromByteOffset: 12, as: UInt32.self) }
-  package var extras: UnsafeRawPointer { start + Self.headerBytes }
-  package var key: UnsafeRawPointer { extras + extrasLength }
+  public var opaque: UInt32 { start.loadUnaligned(fromByteOffset: 12, as: UInt32.self) }
+  public var extras: UnsafeRawPointer { start + Self.headerBytes }
+  public var key: UnsafeRawPointer { extras + extrasLength }
   /// Where the value begins, whose bytes need not be there yet.
-  package var value: UnsafeRawPointer { key + keyLength }
-  package var valueLength: Int { bodyLength - keyLength - extrasLength }
+  public var value: UnsafeRawPointer { key + keyLength }
+  public var valueLength: Int { bodyLength - keyLength - extrasLength }
   /// Bytes up to the value.
-  package var headBytes: Int { Self.headerBytes + extrasLength + keyLength }
+  public var headBytes: Int { Self.headerBytes + extrasLength + keyLength }
 
   /// Extras as numbers; only as many bytes as `extrasLength` says are there.
-  package func extra32(_ offset: Int) -> UInt32 {
+  public func extra32(_ offset: Int) -> UInt32 {
     UInt32(bigEndian: extras.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
   }
-  package func extra64(_ offset: Int) -> UInt64 {
+  public func extra64(_ offset: Int) -> UInt64 {
     UInt64(bigEndian: extras.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
   }
 }
 
 /// What a range of bytes begins with.
-package enum BinaryFrame {
+public enum BinaryFrame {
   /// More bytes are needed.
   case incomplete
   /// Not a request: nothing behind it can be trusted.
@@ -98,7 +98,7 @@ package enum BinaryFrame {
 }
 
 /// What is wrong with a frame, before its command is looked at or carried out.
-package enum BinaryFault: Sendable {
+public enum BinaryFault: Sendable {
   case none
   /// Its parts are longer than its body: answered as an unknown command, then the connection is closed.
   case badLengths
@@ -109,7 +109,7 @@ package enum BinaryFault: Sendable {
 }
 
 /// Reads a frame's header, extras and key; nothing beyond `start..<end`.
-package func parseBinary(_ start: UnsafeRawPointer, _ end: UnsafeRawPointer) -> BinaryFrame {
+public func parseBinary(_ start: UnsafeRawPointer, _ end: UnsafeRawPointer) -> BinaryFrame {
   let there = end - start
   guard there > 0 else { return .incomplete }
   guard start.load(as: UInt8.self) == BinaryRequest.magic else { return .badMagic }
@@ -125,7 +125,7 @@ package func parseBinary(_ start: UnsafeRawPointer, _ end: UnsafeRawPointer) -> 
 }
 
 /// Whether a frame is one that its command can have, in the order in which memcached looks.
-package func judgeBinary(_ request: BinaryRequest) -> BinaryFault {
+public func judgeBinary(_ request: BinaryRequest) -> BinaryFault {
   if request.keyLength + request.extrasLength > request.bodyLength { return .badLengths }
   if request.bodyLength > BinaryRequest.maximumBody || request.keyLength > TextLimits.keyLength { return .invalid }
   let key = request.keyLength

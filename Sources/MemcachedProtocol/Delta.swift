@@ -1,5 +1,5 @@
 /// What incr or decr makes of a stored value.
-package enum DeltaResult: Equatable, Sendable {
+public enum DeltaResult: Equatable, Sendable {
   /// The new number.
   case value(UInt64)
   /// The value is no number: answer `Reply.notANumber`, change nothing.
@@ -20,7 +20,7 @@ package enum DeltaResult: Equatable, Sendable {
 /// else it is the number alone and the item grows. Flags and expiry stay, the CAS unique is a new one.
 /// Source: memcached doc/protocol.txt, Increment/Decrement, and its behaviour. (memcached does not pad while
 /// another connection is just reading the item; this server always does.)
-package func applyDelta(
+public func applyDelta(
   _ value: UnsafeRawBufferPointer, _ delta: UInt64, increment: Bool
 ) -> DeltaResult {
   guard let start = value.baseAddress, let old = parseUnsignedLikeC(start, start + value.count) else {

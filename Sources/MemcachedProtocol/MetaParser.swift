@@ -1,6 +1,6 @@
 /// Parses what follows the verb of a meta command (`metaGet`, `metaSet`, `metaDelete`, `metaArithmetic`,
 /// `metaDebug`), as memcached 1.6.45 judges it. Reads nothing outside of `start..<end`, keeps no state.
-package func parseMeta(_ verb: TextVerb, _ start: UnsafeRawPointer, _ end: UnsafeRawPointer) -> MetaRequest {
+public func parseMeta(_ verb: TextVerb, _ start: UnsafeRawPointer, _ end: UnsafeRawPointer) -> MetaRequest {
   var p = start
   let key = nextToken(&p, end)
   var request = MetaRequest(

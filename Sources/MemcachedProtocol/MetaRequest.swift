@@ -1,5 +1,5 @@
 /// Why a meta command can't be executed. `reply` is the line that says so; a quiet flag does not hide it.
-package enum MetaError: UInt8, Sendable {
+public enum MetaError: UInt8, Sendable {
   case none
   case badCommandLineFormat
   /// More than 20 words.
@@ -17,7 +17,7 @@ package enum MetaError: UInt8, Sendable {
   case opaqueTooLong
 
   @inlinable
-  package var reply: StaticString {
+  public var reply: StaticString {
     switch self {
     case .none: ""
     case .badCommandLineFormat: Reply.badCommandLineFormat
@@ -37,15 +37,15 @@ package enum MetaError: UInt8, Sendable {
 }
 
 /// Which flags a meta command has: one bit for each letter from A (bit 0) to z (bit 57).
-package struct MetaFlags: Sendable, Equatable {
-  package private(set) var bits: UInt64 = 0
+public struct MetaFlags: Sendable, Equatable {
+  public private(set) var bits: UInt64 = 0
 
   @inlinable
-  package init() {}
+  public init() {}
 
   /// `letter`: an ASCII letter.
   @inlinable @inline(__always)
-  package func has(_ letter: Unicode.Scalar) -> Bool { bits >> UInt64(letter.value - 65) & 1 != 0 }
+  public func has(_ letter: Unicode.Scalar) -> Bool { bits >> UInt64(letter.value - 65) & 1 != 0 }
 
   /// False if it was there.
   @inline(__always)
@@ -61,45 +61,45 @@ package struct MetaFlags: Sendable, Equatable {
 ///
 /// Numbers of flags that were not given keep their initial value. Flags that a command has no use for are
 /// taken and ignored, as memcached does.
-package struct MetaRequest {
-  package var verb: TextVerb
-  package var error = MetaError.none
-  package var flags = MetaFlags()
+public struct MetaRequest {
+  public var verb: TextVerb
+  public var error = MetaError.none
+  public var flags = MetaFlags()
   /// The key as sent: with flag b it is base64, of at most 250 letters.
-  package var keyStart: UnsafeRawPointer
-  package var keyLength = 0
+  public var keyStart: UnsafeRawPointer
+  public var keyLength = 0
   /// The flags, to be walked with `nextToken` when the reply repeats them in their order.
-  package var flagsStart: UnsafeRawPointer
-  package var flagsEnd: UnsafeRawPointer
+  public var flagsStart: UnsafeRawPointer
+  public var flagsEnd: UnsafeRawPointer
   /// ms: bytes of the value that follows, without `\r\n`.
-  package var valueLength = 0
+  public var valueLength = 0
   /// ms with an error: bytes of the data block to be skipped; 0 if its length is not known.
-  package var swallow = 0
+  public var swallow = 0
   /// F: the client's own 32 bits.
-  package var clientFlags: UInt32 = 0
+  public var clientFlags: UInt32 = 0
   /// T, N, R: as exptime, see `expiryMoment`.
-  package var expiry: Int64 = 0
-  package var vivifyExpiry: Int64 = 0
-  package var recacheTime: Int64 = 0
+  public var expiry: Int64 = 0
+  public var vivifyExpiry: Int64 = 0
+  public var recacheTime: Int64 = 0
   /// C: the CAS to compare with. E: the CAS to give.
-  package var unique: UInt64 = 0
-  package var newCAS: UInt64 = 0
+  public var unique: UInt64 = 0
+  public var newCAS: UInt64 = 0
   /// D and J of ma.
-  package var delta: UInt64 = 1
-  package var initial: UInt64 = 0
+  public var delta: UInt64 = 1
+  public var initial: UInt64 = 0
   /// M: its first letter; 0 if there is none.
-  package var mode: UInt8 = 0
+  public var mode: UInt8 = 0
 
-  package var keyIsBinary: Bool { flags.has("b") }
-  package var isQuiet: Bool { flags.has("q") }
+  public var keyIsBinary: Bool { flags.has("b") }
+  public var isQuiet: Bool { flags.has("q") }
 }
 
 /// Limits of meta commands. Source: memcached doc/protocol.txt, Meta Commands.
-package enum MetaLimits {
+public enum MetaLimits {
   /// Words of a line, verb and key included.
   static var words: Int { 20 }
   /// Words that are looked at at all.
   static var tokens: Int { 23 }
   /// Bytes of an opaque with its O.
-  @inlinable package static var opaque: Int { 32 }
+  @inlinable public static var opaque: Int { 32 }
 }

@@ -8,7 +8,7 @@
 func isCSpace(_ byte: UInt8) -> Bool { byte == 0x20 || (byte >= 0x09 && byte <= 0x0d) }
 
 /// A word of 1...22 digits up to 2^64-1, else nil.
-package func parseUnsigned64(_ start: UnsafeRawPointer, _ length: Int) -> UInt64? {
+public func parseUnsigned64(_ start: UnsafeRawPointer, _ length: Int) -> UInt64? {
   guard length > 0, length <= 22 else { return nil }
   var sum: UInt64 = 0
   for i in 0..<length {
@@ -23,14 +23,14 @@ package func parseUnsigned64(_ start: UnsafeRawPointer, _ length: Int) -> UInt64
 }
 
 /// A word of 1...11 digits up to 2^32-1, else nil.
-package func parseUnsigned32(_ start: UnsafeRawPointer, _ length: Int) -> UInt32? {
+public func parseUnsigned32(_ start: UnsafeRawPointer, _ length: Int) -> UInt32? {
   guard length <= 11, let number = parseUnsigned64(start, length) else { return nil }
   return UInt32(exactly: number)
 }
 
 /// A word of at most `longest` bytes, an optional minus and digits (also none: "-" is 0), in
 /// -2^63...2^63-1, else nil.
-package func parseSigned64(_ start: UnsafeRawPointer, _ length: Int, longest: Int = 22) -> Int64? {
+public func parseSigned64(_ start: UnsafeRawPointer, _ length: Int, longest: Int = 22) -> Int64? {
   guard length > 0, length <= longest else { return nil }
   let negative = start.load(as: UInt8.self) == 0x2d
   var sum: Int64 = 0
@@ -48,7 +48,7 @@ package func parseSigned64(_ start: UnsafeRawPointer, _ length: Int, longest: In
 }
 
 /// A word of at most 11 bytes, an optional minus and digits, in -2^31...2^31-1, else nil.
-package func parseSigned32(_ start: UnsafeRawPointer, _ length: Int) -> Int32? {
+public func parseSigned32(_ start: UnsafeRawPointer, _ length: Int) -> Int32? {
   guard let number = parseSigned64(start, length, longest: 11) else { return nil }
   return Int32(exactly: number)
 }

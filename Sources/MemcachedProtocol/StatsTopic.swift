@@ -1,6 +1,6 @@
 /// What `stats` was asked about: its first argument. The first group may be abbreviated (`stats set`),
 /// as memcached compares them only over the length of what was sent; the second may not.
-package enum StatsTopic: UInt8, Sendable {
+public enum StatsTopic: UInt8, Sendable {
   /// No argument.
   case general
   case reset, detail, settings, cachedump, connections, extstore
@@ -13,7 +13,7 @@ package enum StatsTopic: UInt8, Sendable {
 
 /// The topic of a `stats` request; `arguments` is advanced past it, so that the words of `detail` and
 /// `cachedump` can be read on.
-package func parseStatsTopic(_ arguments: inout UnsafeRawPointer, _ end: UnsafeRawPointer) -> StatsTopic {
+public func parseStatsTopic(_ arguments: inout UnsafeRawPointer, _ end: UnsafeRawPointer) -> StatsTopic {
   let word = nextToken(&arguments, end)
   if word.length == 0 { return .general }
   if isAbbreviation(word.start, word.length, of: "reset") { return .reset }

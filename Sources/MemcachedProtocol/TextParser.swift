@@ -4,7 +4,7 @@
 /// bytes is read. `lineBytes`: their count with the end of the line; memcached takes a whole line of less than
 /// four bytes as badly formatted, so `mn\n` is one and `mn\r\n` is not.
 /// No allocation, no reference counting, no state.
-package func parseTextLine(
+public func parseTextLine(
   _ line: UnsafeRawPointer, _ length: Int, lineBytes: Int
 ) -> TextRequest {
   let end = line + length

@@ -1,5 +1,5 @@
 /// What a line of the classic text protocol asks for. Verbs are case-sensitive.
-package enum TextVerb: UInt8, Sendable {
+public enum TextVerb: UInt8, Sendable {
   case get, gets, gat, gats
   case set, add, replace, append, prepend, cas
   case increment, decrement
@@ -19,7 +19,7 @@ package enum TextVerb: UInt8, Sendable {
 }
 
 /// Why a line can't be executed. `reply` is the line that says so.
-package enum TextError: UInt8, Sendable {
+public enum TextError: UInt8, Sendable {
   /// The line is valid.
   case none
   /// No such command, or (cache_memlimit) arguments that memcached answers in the same way.
@@ -34,7 +34,7 @@ package enum TextError: UInt8, Sendable {
 
   /// The line to send, with its end of line; empty for `none` and `http`.
   @inlinable
-  package var reply: StaticString {
+  public var reply: StaticString {
     switch self {
     case .none, .http: ""
     case .unknownCommand: Reply.error
@@ -53,32 +53,32 @@ package enum TextError: UInt8, Sendable {
 /// allowed" (`flush_all` under -F, `shutdown` without -A) before it looks at the arguments. `noreply` is set
 /// exactly where memcached suppresses that error line too: a line with too few words, or whose byte count is
 /// no count, is answered even when it ends in `noreply`; every later error is not.
-package struct TextRequest {
-  package var verb: TextVerb
+public struct TextRequest {
+  public var verb: TextVerb
   /// The verb of a line with an error; `invalid` if it has none or is unknown.
-  package var refusedVerb: TextVerb
-  package var error: TextError
+  public var refusedVerb: TextVerb
+  public var error: TextError
   /// The last word is `noreply` (get kin, stats, version, quit: never): send nothing, not even errors.
-  package var noreply: Bool
+  public var noreply: Bool
   /// 32 bits of the client; a larger number has lost its upper bits, as in memcached.
-  package var flags: UInt32
+  public var flags: UInt32
   /// The key of the commands with one key, 1...250 bytes, any but space and newline.
-  package var keyStart: UnsafeRawPointer
-  package var keyLength: Int
+  public var keyStart: UnsafeRawPointer
+  public var keyLength: Int
   /// exptime as sent, -2^31...2^31-1 (see `expiryMoment`); the delay of flush_all; the step of debugtime.
-  package var expiry: Int64
+  public var expiry: Int64
   /// Bytes of the data block that follows, without its `\r\n`: 0...2^31-3. Set also with an error, if `swallow` is.
-  package var valueLength: Int
+  public var valueLength: Int
   /// incr, decr: the delta; cas: the unique; verbosity: the level; cache_memlimit: MiB;
   /// shutdown: 0 at once, 1 graceful; debugtime: 0 step, 1 pause, 2 resume.
-  package var number: UInt64
+  public var number: UInt64
   /// get kin: the keys, at least one, each at most 250 bytes; other verbs: what follows the verb.
   /// To be walked with `nextToken`.
-  package var argumentsStart: UnsafeRawPointer
-  package var argumentsEnd: UnsafeRawPointer
+  public var argumentsStart: UnsafeRawPointer
+  public var argumentsEnd: UnsafeRawPointer
   /// With an error on a storage command: how many bytes of data block (value and `\r\n`) follow and
   /// have to be skipped unread; 0 if the length is not known, then what follows is read as commands.
-  package var swallow: Int
+  public var swallow: Int
 
   @inlinable @inline(__always)
   init(verb: TextVerb, arguments: UnsafeRawPointer, end: UnsafeRawPointer) {
@@ -107,14 +107,14 @@ package struct TextRequest {
 }
 
 /// Limits of the text protocol.
-package enum TextLimits {
+public enum TextLimits {
   /// Longest key in bytes.
-  @inlinable package static var keyLength: Int { 250 }
+  @inlinable public static var keyLength: Int { 250 }
   /// Bytes without a newline beyond which only a get or gets may go on.
-  @inlinable package static var unfinishedLine: Int { 2048 }
+  @inlinable public static var unfinishedLine: Int { 2048 }
   /// Words of a line that are told apart; `noreply` counts only as the last of them.
-  @inlinable package static var words: Int { 23 }
+  @inlinable public static var words: Int { 23 }
   /// Bytes of a get line beyond which this server gives up. memcached has no limit here (it grows
   /// its buffer until memory is gone); 16 MiB is 65,000 of the longest keys.
-  @inlinable package static var getLine: Int { 16 << 20 }
+  @inlinable public static var getLine: Int { 16 << 20 }
 }

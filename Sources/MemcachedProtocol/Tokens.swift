@@ -1,11 +1,11 @@
 /// A word of a line: its bytes, without the spaces around them. Length 0: there was none.
-@usableFromInline package typealias TextToken = (start: UnsafeRawPointer, length: Int)
+public typealias TextToken = (start: UnsafeRawPointer, length: Int)
 
 /// The next word of a line: what stands between spaces. Only the space separates, so tabs and
 /// control bytes belong to words. Advances `p` past the word; `length` 0: none is left before `end`.
 /// Reads nothing outside `p..<end`.
 @inlinable @inline(__always)
-package func nextToken(_ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer) -> TextToken {
+public func nextToken(_ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer) -> TextToken {
   while p < end, p.load(as: UInt8.self) == 0x20 { p += 1 }
   let start = p
   p = endOfToken(p, end)
@@ -14,7 +14,7 @@ package func nextToken(_ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer) -> 
 
 /// The first space at or after `start`, or `end`. Eight bytes at a time while eight are left before `end`.
 @inlinable @inline(__always)
-package func endOfToken(_ start: UnsafeRawPointer, _ end: UnsafeRawPointer) -> UnsafeRawPointer {
+public func endOfToken(_ start: UnsafeRawPointer, _ end: UnsafeRawPointer) -> UnsafeRawPointer {
   var p = start
   while end - p >= 8 {
     // The bytes p..<p+8 are before `end`. A byte of `x` is zero where the text has a space; the
@@ -30,7 +30,7 @@ package func endOfToken(_ start: UnsafeRawPointer, _ end: UnsafeRawPointer) -> U
 
 /// Whether a word begins like `text` as far as it goes: memcached compares the words after a verb
 /// only over their own length, so that `stats set` means `stats settings`. Length 0 matches nothing.
-package func isAbbreviation(_ start: UnsafeRawPointer, _ length: Int, of text: StaticString) -> Bool {
+public func isAbbreviation(_ start: UnsafeRawPointer, _ length: Int, of text: StaticString) -> Bool {
   guard length > 0, length <= text.utf8CodeUnitCount else { return false }
   for i in 0..<length where start.load(fromByteOffset: i, as: UInt8.self) != text.utf8Start[i] {
     return false
@@ -39,12 +39,12 @@ package func isAbbreviation(_ start: UnsafeRawPointer, _ length: Int, of text: S
 }
 
 /// Whether a word is exactly `text`.
-package func isWord(_ start: UnsafeRawPointer, _ length: Int, _ text: StaticString) -> Bool {
+public func isWord(_ start: UnsafeRawPointer, _ length: Int, _ text: StaticString) -> Bool {
   length == text.utf8CodeUnitCount && isAbbreviation(start, length, of: text)
 }
 
 /// What to do with bytes in which no newline has come yet.
-package enum UnfinishedLine: Sendable {
+public enum UnfinishedLine: Sendable {
   case wait
   /// Close the connection without an answer, as memcached does.
   case close
@@ -54,7 +54,7 @@ package enum UnfinishedLine: Sendable {
 /// bytes any may; beyond that only what begins with `get ` or `gets `, after at most 100 spaces (a large
 /// multiget; `gat` is not among them), up to `TextLimits.getLine`. To be asked only when bytes arrive
 /// and no newline is among them.
-package func judgeUnfinishedLine(_ start: UnsafeRawPointer, _ count: Int) -> UnfinishedLine {
+public func judgeUnfinishedLine(_ start: UnsafeRawPointer, _ count: Int) -> UnfinishedLine {
   guard count > TextLimits.unfinishedLine else { return .wait }
   guard count <= TextLimits.getLine else { return .close }
   var p = start
