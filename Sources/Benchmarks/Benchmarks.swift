@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Glibc
 
 /// Runs memcached and this server side by side in one run, and prints the ratios.
 @main
@@ -16,12 +17,20 @@ struct Contestants: ParsableArguments {
   @Option(help: "MiB of RAM for each (-m)") var memory = 64
   @Option(help: "worker threads of each (-t)") var threads = 1
 
-  func start() throws -> (ours: Peer, peer: Peer) {
-    let shared = ["-m", "\(memory)", "-t", "\(threads)", "-U", "0"]
-    let peer = try Peer(
+  func start() throws -> (ours: Peer, peer: Peer) { (try startOurs(), try startPeer()) }
+
+  private var shared: [String] { ["-m", "\(memory)", "-t", "\(threads)", "-U", "0"] }
+
+  func startPeer() throws -> Peer {
+    try Peer(
       name: "memcached", executable: Self.find(memcached), arguments: shared + (getuid() == 0 ? ["-u", "root"] : []))
-    let ours = try Peer(name: "thermocline", executable: Self.find(server), arguments: shared + ["--no-cold"])
-    return (ours, peer)
+  }
+
+  /// This server, RAM only; `policy` names `hot.policy`, nil: the default.
+  func startOurs(policy: String? = nil) throws -> Peer {
+    try Peer(
+      name: "thermocline", executable: Self.find(server), arguments: shared + ["--no-cold"],
+      settings: policy.map { ["THERMOCLINE_HOT_POLICY": $0] } ?? [:])
   }
 
   private static func find(_ name: String) -> String {
@@ -78,13 +87,15 @@ struct Room: ParsableCommand {
           }
         }
         held.append(try client.statistic("curr_items"))
-        resident.append(server.residentBytes >> 20)
         client.close()
       }
+      // A server that has come to rest: what only the filling needed may be given back.
+      sleep(7)
+      for server in [ours, peer] { resident.append(server.residentBytes) }
       let ratio = Double(held[0]) / Double(max(held[1], 1))
       print(
         padded(filling.name, 11), padded("\(held[0])", 13), padded("\(held[1])", 13), padded(fixed(ratio, 2), 7),
-        padded("\(resident[0]) / \(resident[1])", 16))
+        padded(resident.map { fixed(Double($0) / 1_048_576, 1) }.joined(separator: " / "), 16))
     }
   }
 }
@@ -96,29 +107,30 @@ struct HitRatio: ParsableCommand {
   @OptionGroup var contestants: Contestants
   @Option(help: "traces, with commas between") var traces = Trace.allCases.map(\.rawValue).joined(separator: ",")
   @Option(help: "requests per trace, of which the first third is not counted") var requests = 4_000_000
+  @Option(help: "values of hot.policy, with commas between") var policies = "lru,s3fifo"
   @Option(help: "seed of the traces") var seed: UInt64 = 1
   /// Few enough that a store comes soon after its miss.
   private static let batch = 50
 
   func run() throws {
-    print("trace          thermocline     memcached    misses to misses")
+    let policies = policies.split(separator: ",").map(String.init)
+    print(
+      "trace         memcached" + policies.map { padded($0, 11) }.joined()
+        + policies.map { padded("\($0)/memcached", 18) }.joined())
     for name in traces.split(separator: ",") {
       guard let trace = Trace(rawValue: String(name)) else { throw ValidationError("there is no trace '\(name)'") }
-      let (ours, peer) = try contestants.start()
-      defer {
-        ours.stop()
-        peer.stop()
-      }
-      let mine = try misses(trace, ours)
-      let theirs = try misses(trace, peer)
+      let theirs = try misses(trace, try contestants.startPeer())
+      let mine = try policies.map { try misses(trace, try contestants.startOurs(policy: $0)) }
       print(
-        trace.rawValue + String(repeating: " ", count: 12 - trace.rawValue.count), padded(fixed(mine), 13),
-        padded(fixed(theirs), 13), padded(fixed(mine / theirs), 19))
+        trace.rawValue + String(repeating: " ", count: 12 - trace.rawValue.count),
+        padded(fixed(theirs), 10)
+          + mine.map { padded(fixed($0), 11) }.joined() + mine.map { padded(fixed($0 / theirs), 18) }.joined())
     }
   }
 
-  /// The share of requests that missed.
+  /// The share of requests that missed. Stops the server.
   private func misses(_ trace: Trace, _ server: Peer) throws -> Double {
+    defer { server.stop() }
     let client = try Client(port: server.port)
     defer { client.close() }
     var reader = TraceReader(trace, seed: seed)

@@ -12,12 +12,13 @@ final class Peer {
   let port: Int
   private let process = Process()
 
-  /// `arguments` follow the address and port.
-  init(name: String, executable: String, arguments: [String]) throws {
+  /// `arguments` follow the address and port; `settings` are added to the environment.
+  init(name: String, executable: String, arguments: [String], settings: [String: String] = [:]) throws {
     self.name = name
     port = try Self.freePort()
     process.executableURL = URL(fileURLWithPath: executable)
     process.arguments = ["-l", "127.0.0.1", "-p", "\(port)"] + arguments
+    process.environment = ProcessInfo.processInfo.environment.merging(settings) { $1 }
     process.standardOutput = FileHandle.nullDevice
     process.standardError = FileHandle.nullDevice
     try process.run()

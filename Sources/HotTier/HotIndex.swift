@@ -5,7 +5,7 @@ import Synchronization
 /// Key hash -> place of the item, for one shard.
 ///
 /// Ordered linear probing over 8-byte slots. The top 27 bits of a slot are the top 27 bits of the
-/// hash (the tag), the low 37 the place of the item in units of 8 bytes from the arena's base; 0 is
+/// hash (the tag), the low 37 the place of the item in units of 4 bytes from the arena's base; 0 is
 /// empty. An item's home is tag * capacity / 2^27, which rises with the tag: slots stand in the order
 /// of their tags, so that
 ///  - a miss ends at the first larger tag, mostly within one cache line and without touching an item,
@@ -26,6 +26,9 @@ package struct HotIndex: ~Copyable {
   }
   package private(set) var count = 0
 
+  /// The memory behind a table that shrank is being given back, outside of the lock.
+  private let isReleasing = Atomic<Bool>(false)
+
   static let overhang = 1024
   @usableFromInline static let placeBits: UInt64 = 37
   @usableFromInline static let placeMask: UInt64 = (1 << 37) - 1
@@ -41,7 +44,10 @@ package struct HotIndex: ~Copyable {
 
   deinit { munmap(slots, reservedSlots * 8) }
 
-  package var residentBytes: Int { (capacity + Self.overhang) * 8 }
+  /// Bytes of memory that it takes.
+  package var residentBytes: Int { capacity * 8 + 4096 }
+
+  static var maximumPlaces: Int { 1 << Int(placeBits) }
 
   @inlinable @inline(__always)
   static func tag(_ hash: UInt64) -> UInt64 { hash >> placeBits }
@@ -100,7 +106,7 @@ package struct HotIndex: ~Copyable {
 
   /// The caller has made sure that the key is not in.
   package mutating func insert(_ hash: UInt64, place: UInt64) {
-    if count + 1 > capacity - capacity / 5 { grow() }
+    if count + 1 > capacity - capacity / 10 { grow() }
     let tag = Self.tag(hash)
     var i = home(tag)
     while slots[i] != 0 && slots[i] >> Self.placeBits <= tag { i += 1 }
@@ -183,10 +189,42 @@ package struct HotIndex: ~Copyable {
     return tag
   }
 
-  /// A quarter more room. First every slot goes to the far end in order, then each to its new home.
-  private mutating func grow() {
+  /// Makes a table that is nearly empty half full. Returns the memory behind it that is free now; the caller hands it
+  /// to `finishShrinking` without holding the lock. nil: it is not nearly empty.
+  package mutating func shrink() -> UnsafeMutableRawBufferPointer? {
+    let newCapacity = max((count * 2 + 511) & ~511, 512)
+    if capacity < 8192 || count * 4 > capacity || isReleasing.load(ordering: .acquiring) { return nil }
     let oldEnd = capacity + Self.overhang
-    let newCapacity = (capacity + capacity / 4 + 511) & ~511
+    capacity = newCapacity
+    // No home is later than before, so each slot goes to its new place or stays, in order.
+    var next = 0
+    for i in 0..<oldEnd where slots[i] != 0 {
+      let slot = slots[i]
+      let place = max(home(slot >> Self.placeBits), next)
+      slots[i] = 0
+      slots[place] = slot
+      next = place + 1
+    }
+    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+    let start = ((newCapacity + Self.overhang) * 8 + page - 1) / page * page
+    let end = oldEnd * 8 / page * page
+    if end <= start { return nil }
+    isReleasing.store(true, ordering: .releasing)
+    return UnsafeMutableRawBufferPointer(start: UnsafeMutableRawPointer(slots) + start, count: end - start)
+  }
+
+  /// Gives back the memory that `shrink` returned. Enters the system: not under a lock.
+  package func finishShrinking(_ memory: UnsafeMutableRawBufferPointer) {
+    madvise(memory.baseAddress!, memory.count, MADV_DONTNEED)
+    isReleasing.store(false, ordering: .releasing)
+  }
+
+  /// A sixteenth more room. First every slot goes to the far end in order, then each to its new home.
+  private mutating func grow() {
+    // Only if so much was stored within the microseconds since it shrank.
+    while isReleasing.load(ordering: .acquiring) { sched_yield() }
+    let oldEnd = capacity + Self.overhang
+    let newCapacity = (capacity + capacity / 16 + 511) & ~511
     let newEnd = newCapacity + Self.overhang
     precondition(newEnd + 1 <= reservedSlots, "the index has outgrown the address space reserved for it")
     var packed = newEnd

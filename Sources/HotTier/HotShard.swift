@@ -11,9 +11,10 @@ import Glibc
 ///                  [ protected ] <-----------------------+
 ///                        +--oldest segment--> read since? yes: again to its newest end, no: evicted
 ///
-/// This is a segmented LRU whose order is kept per segment and by two bits per item: a read sets bits
-/// and moves nothing, there are no links in the items, no size classes, and so neither fragmentation
-/// between classes nor pages to move when the sizes change.
+/// The order is kept per segment and by two bits per item: a read sets bits and moves nothing, there are no links in
+/// the items, no size classes, and so neither fragmentation between classes nor pages to move when the sizes change.
+/// What the two queues mean is the policy's matter (`EvictionPolicy`). A segment that is mostly dead space is not
+/// waited for: when memory is wanted, its items move together, and nothing is evicted.
 package struct HotShard: ~Copyable {
   package let pool: SegmentPool
   @usableFromInline let base: UnsafeMutableRawPointer
@@ -22,69 +23,84 @@ package struct HotShard: ~Copyable {
   package var frees = DeferredFrees()
   package let sizes: UnsafeMutablePointer<SizeClassCounters>
 
+  package let policy: EvictionPolicy
+  var ghosts = GhostTable()
+
   var probation = SegmentQueue()
   var protected = SegmentQueue()
   var openProbation: Int32 = -1
   var openProtected: Int32 = -1
-  var reserve: Int32 = -1
   var segmentCount = 0
+  /// Bytes of linked records in segments.
+  var recordBytes = 0
+  /// What the pool has been told besides whole segments and large blocks.
+  private var accountedBytes = 0
   var victim: Int32 = -1
   var victimCursor = 0
+  /// The victim is emptied for its dead space, not for its age.
+  var isCompacting = false
+  /// Where the search for dead space goes on.
+  var compactionCursor: Int32 = -1
   /// Victims in a row whose survivors ate what was won.
-  private var fruitlessVictims = 0
-  private var movedSinceVictim = 0
-  package private(set) var largeBytes = 0
+  var fruitlessVictims = 0
+  var movedSinceVictim = 0
+  package internal(set) var largeBytes = 0
   /// The flush epoch's low six bits: items of another epoch are dead.
   package var epoch: UInt16 = 0
+  private let number: UInt64
   var nextSerial: UInt64
 
-  /// Of the shard's segments, those in probation, in percent, above which probation is reclaimed first.
-  static let probationPercent = 40
-  /// The oldest protected segment is looked at when it is so many times as old as the oldest on probation, counted in
-  /// segments opened: what is not read any more must not stay because nothing else is protected.
-  static let staleFactor: UInt64 = 8
-
   /// `number`: of this shard, unlike that of any other shard of the pool, below 65,536.
-  package init(pool: SegmentPool, number: Int, maximumCount: Int) {
+  package init(
+    pool: SegmentPool, number: Int, maximumCount: Int, policy: EvictionPolicy = EvictionPolicy(.s3fifo)
+  ) {
     self.pool = pool
+    self.policy = policy
+    self.number = UInt64(number)
     nextSerial = UInt64(number) << 48 | 1
     base = pool.base
     index = HotIndex(maximumCount: maximumCount)
     sizes = .allocate(capacity: SizeClasses.slots)
     sizes.initialize(repeating: SizeClassCounters(), count: SizeClasses.slots)
+    accountTables()
   }
 
   deinit { sizes.deallocate() }
 
   /// Values longer than this lie in a block of their own.
   package var maximumInlineRecord: Int { pool.segmentBytes / 8 }
-  package var usedBytes: Int { segmentCount * pool.segmentBytes + largeBytes }
+  package var usedBytes: Int { segmentCount * pool.segmentBytes + largeBytes + accountedBytes }
+  /// Bytes of segments that hold no linked record: ends of segments, and what was replaced, deleted or has expired.
+  package var deadBytes: Int { segmentCount * pool.segmentBytes - recordBytes }
   package var segmentsHeld: Int { segmentCount }
 
   // MARK: Looking up
 
+  @inlinable @inline(__always)
+  func item(at place: UInt64) -> Item { Item(base + Int(truncatingIfNeeded: place) &* Item.unit) }
+
   /// The item of a key, expired or not; nil if there is none.
   @inlinable @inline(__always)
   package func find(_ hash: UInt64, _ key: UnsafeRawPointer, _ count: Int) -> Item? {
-    let slot = index.find(hash) { Item(base + Int(truncatingIfNeeded: $0) &* 8).hasKey(key, count) }
+    let slot = index.find(hash) { item(at: $0).hasKey(key, count) }
     if slot < 0 { return nil }
-    return Item(base + Int(truncatingIfNeeded: index.place(at: slot)) &* 8)
+    return item(at: index.place(at: slot))
   }
 
   /// The item of a full hash, for those who remember no key.
   package func find(hash: UInt64, hasher: KeyHasher) -> Item? {
     let slot = index.find(hash) {
-      let item = Item(base + Int(truncatingIfNeeded: $0) &* 8)
+      let item = item(at: $0)
       return hasher.hash(item.key, item.keyLength) == hash
     }
     if slot < 0 { return nil }
-    return Item(base + Int(truncatingIfNeeded: index.place(at: slot)) &* 8)
+    return item(at: index.place(at: slot))
   }
 
   @inlinable @inline(__always)
   package func prefetchItem(_ hash: UInt64) {
     let place = index.peekPlace(hash)
-    if place != 0 { CacheCore.prefetch(base + Int(truncatingIfNeeded: place) &* 8) }
+    if place != 0 { CacheCore.prefetch(item(at: place).address) }
   }
 
   /// Whether it may still be served at `now`.
@@ -118,45 +134,65 @@ package struct HotShard: ~Copyable {
 
   // MARK: Writing
 
-  func place(_ item: Item) -> UInt64 { UInt64(item.address - base) >> 3 }
-  private func segment(of item: Item) -> Int32 { Int32((item.address - base) / pool.segmentBytes) }
+  func place(_ item: Item) -> UInt64 { UInt64((item.address - base) / Item.unit) }
+  func segment(of item: Item) -> Int32 { Int32(truncatingIfNeeded: (item.address - base) >> pool.segmentShift) }
+  @inline(__always)
   func head(_ segment: Int32) -> UnsafeMutablePointer<SegmentHead> {
     pool.head(segment)
   }
 
   /// Room for a record of `bytes` (at most `maximumInlineRecord`) for a new item, or nil if a segment
   /// is needed and the pool has none: the caller reclaims and tries again.
-  package mutating func allocate(_ bytes: Int, now: UnixSeconds) -> Item? {
-    if openProbation >= 0 {
-      let head = head(openProbation)
-      if Int(head.pointee.used) + bytes <= pool.segmentBytes { return append(bytes, to: openProbation) }
-      openProbation = -1
+  /// `successorOf`: the item in RAM that it replaces, in whose queue it stays.
+  package mutating func allocate(
+    _ bytes: Int, hash: UInt64, now: UnixSeconds, successorOf old: Item? = nil
+  ) -> Item? {
+    // What a victim's items were given beyond the limit is not for new ones: first the victim has to be through.
+    if victim >= 0 && pool.isOverLimit { return nil }
+    let queue: SegmentHead.Queue
+    if let old {
+      queue = head(segment(of: old)).pointee.queue
+    } else if policy.remembersEvicted {
+      queue = ghosts.contains(hash) ? .protected : .probation
+    } else {
+      queue = .probation
     }
-    if reserve < 0 {
-      reserve = pool.take(beyondLimit: segmentCount == 0)
-      if reserve < 0 { return nil }
-      segmentCount += 1
-    }
-    let taken = pool.take(beyondLimit: segmentCount == 1)
+    return room(bytes, in: queue, beyondLimit: segmentCount == 0, now: now)
+  }
+
+  /// `beyondLimit`: a segment is taken whatever the limit says.
+  func openSegment(of queue: SegmentHead.Queue) -> Int32 { queue == .probation ? openProbation : openProtected }
+
+  mutating func room(
+    _ bytes: Int, in queue: SegmentHead.Queue, beyondLimit: Bool, now: UnixSeconds
+  ) -> Item? {
+    let open = openSegment(of: queue)
+    if open >= 0 && Int(head(open).pointee.used) + bytes <= pool.segmentBytes { return append(bytes, to: open) }
+    let taken = pool.take(beyondLimit: beyondLimit)
     if taken < 0 { return nil }
+    close(open)
     segmentCount += 1
-    open(taken, in: .probation, now: now)
+    if segmentCount == 1 { accountTables() }
+    self.open(taken, in: queue, now: now)
     return append(bytes, to: taken)
   }
 
-  enum Kind: UInt32 {
-    case probation = 1
-    case protected = 2
+  /// No more is appended to a segment. One whose items all went meanwhile goes too.
+  private mutating func close(_ segment: Int32) {
+    if segment < 0 { return }
+    if segment == openProbation { openProbation = -1 }
+    if segment == openProtected { openProtected = -1 }
+    if head(segment).pointee.live == 0 && segment != victim { release(segment) }
   }
 
-  private mutating func open(_ segment: Int32, in kind: Kind, now: UnixSeconds) {
+  private mutating func open(_ segment: Int32, in queue: SegmentHead.Queue, now: UnixSeconds) {
     let head = head(segment)
     head.initialize(
       to: SegmentHead(
         next: -1, previous: -1, used: UInt32(SegmentHead.bytes), live: 0, openedAt: now,
-        queue: kind.rawValue, serial: nextSerial))
+        queue: queue, serial: nextSerial, sweptEpoch: epoch))
     nextSerial += 1
-    switch kind {
+    switch queue {
     case .probation:
       probation.append(segment, in: pool)
       openProbation = segment
@@ -166,7 +202,7 @@ package struct HotShard: ~Copyable {
     }
   }
 
-  private func append(_ bytes: Int, to segment: Int32) -> Item {
+  func append(_ bytes: Int, to segment: Int32) -> Item {
     let head = head(segment)
     let item = Item(UnsafeMutableRawPointer(head) + Int(head.pointee.used))
     head.pointee.used += UInt32(bytes)
@@ -175,15 +211,46 @@ package struct HotShard: ~Copyable {
 
   /// Makes an allocated and filled record the item of its key. The key must not be in.
   package mutating func link(_ item: Item, hash: UInt64) {
+    let capacity = index.capacity
     index.insert(hash, place: place(item))
+    if index.capacity != capacity { accountTables() }
     account(item)
   }
 
-  private mutating func account(_ item: Item) {
+  /// The pool counts what index and ghosts take, also beyond its limit: what is too much is reclaimed. It does not
+  /// count one segment: what the two open ones have not filled yet is as much on average.
+  mutating func accountTables() {
+    let bytes = index.residentBytes + ghosts.bytes - (segmentCount > 0 ? pool.segmentBytes : 0)
+    pool.account(bytes - accountedBytes)
+    accountedBytes = bytes
+  }
+
+  /// Makes the index smaller if most of it is empty; what it returns goes to `index.finishShrinking`.
+  package mutating func shrinkIndex() -> UnsafeMutableRawBufferPointer? {
+    let freed = index.shrink()
+    if freed != nil { accountTables() }
+    return freed
+  }
+
+  /// Another expiry of a linked item.
+  package func setExpiry(of item: Item, to expiry: UnixSeconds) {
+    item.expiresAt = expiry
+    noteExpiry(expiry, in: segment(of: item))
+  }
+
+  @inline(__always)
+  func noteExpiry(_ expiry: UnixSeconds, in segment: Int32) {
+    if expiry != 0 && expiry < head(segment).pointee.firstExpiry { head(segment).pointee.firstExpiry = expiry }
+  }
+
+  mutating func account(_ item: Item) {
     let bytes = item.recordBytes
     let state = item.state
     item.state = ItemState(rawValue: state.rawValue | ItemState.linked.rawValue)
-    head(segment(of: item)).pointee.live += UInt32(bytes)
+    let segment = segment(of: item)
+    head(segment).pointee.live += UInt32(bytes)
+    recordBytes += bytes
+    noteExpiry(item.expiresAt, in: segment)
     counters.items += 1
     counters.liveBytes += item.isLarge ? bytes + item.valueLength : bytes
     let nominal = item.nominalBytes
@@ -191,6 +258,7 @@ package struct HotShard: ~Copyable {
     let sizeClass = pool.classes.number(nominal)
     sizes[sizeClass].items += 1
     sizes[sizeClass].bytes += nominal
+    if head(segment).pointee.queue == .protected { sizes[sizeClass].protectedItems += 1 }
     pool.countSize(nominal, 1)
     if item.isLarge { largeBytes += item.block.byteCount }
   }
@@ -205,7 +273,7 @@ package struct HotShard: ~Copyable {
   }
 
   /// The record of a linked item becomes dead space.
-  private mutating func discard(_ item: Item) {
+  mutating func discard(_ item: Item) {
     let bytes = item.recordBytes
     counters.items -= 1
     counters.liveBytes -= item.isLarge ? bytes + item.valueLength : bytes
@@ -215,12 +283,13 @@ package struct HotShard: ~Copyable {
     sizes[sizeClass].items -= 1
     sizes[sizeClass].bytes -= nominal
     pool.countSize(nominal, -1)
-    if head(segment(of: item)).pointee.queue == Kind.protected.rawValue { sizes[sizeClass].protectedItems -= 1 }
+    if head(segment(of: item)).pointee.queue == .protected { sizes[sizeClass].protectedItems -= 1 }
     item.state = ItemState(rawValue: item.state.rawValue & ~ItemState.linked.rawValue)
     if item.isLarge { dropBlock(of: item) }
     let segment = segment(of: item)
     let head = head(segment)
     head.pointee.live -= UInt32(bytes)
+    recordBytes -= bytes
     if head.pointee.live == 0 && segment != openProbation && segment != openProtected
       && segment != victim
     {
@@ -250,7 +319,7 @@ package struct HotShard: ~Copyable {
     if old == new { return }
     sizes[old].items -= 1
     sizes[new].items += 1
-    if head(segment(of: item)).pointee.queue == Kind.protected.rawValue {
+    if head(segment(of: item)).pointee.queue == .protected {
       sizes[old].protectedItems -= 1
       sizes[new].protectedItems += 1
     }
@@ -263,312 +332,15 @@ package struct HotShard: ~Copyable {
     largeBytes += block.byteCount
   }
 
-  private mutating func release(_ segment: Int32) {
+  mutating func release(_ segment: Int32) {
     head(segment).pointee.serial = 0
-    if head(segment).pointee.queue == Kind.probation.rawValue {
+    if head(segment).pointee.queue == .probation {
       probation.remove(segment, in: pool)
     } else {
       protected.remove(segment, in: pool)
     }
-    if reserve < 0 {
-      reserve = segment
-    } else {
-      segmentCount -= 1
-      pool.give(segment)
-    }
+    segmentCount -= 1
+    pool.give(segment)
+    if segmentCount == 0 { accountTables() }
   }
-
-  // MARK: Reclaiming
-
-  /// When the segment that would go next was opened; the pool's next victim is the shard where this
-  /// is longest ago.
-  package var oldestSegmentOpenedAt: UnixSeconds {
-    let oldest = nextVictim()
-    return oldest < 0 ? .max : head(oldest).pointee.openedAt
-  }
-
-  private func nextVictim() -> Int32 {
-    if victim >= 0 { return victim }
-    let total = probation.count + protected.count
-    if probation.oldest >= 0 && protected.oldest >= 0 {
-      let waited = nextSerial - head(probation.oldest).pointee.serial
-      let kept = nextSerial - head(protected.oldest).pointee.serial
-      if kept > waited * Self.staleFactor { return protected.oldest }
-    }
-    let fromProbation =
-      protected.oldest < 0
-      || (probation.oldest >= 0 && probation.count * 100 >= total * Self.probationPercent)
-    return fromProbation ? probation.oldest : protected.oldest
-  }
-
-  /// Looks at up to `count` records of the segment that has to go: evicts, moves or skips each. When
-  /// it is through, the segment goes back to the pool.
-  /// `unsavedMayGo` is asked for each unsaved item whether it may be lost (it is moved if not, and goes
-  /// for certain if so);
-  /// `evicted` is told about each live item that goes (for what it wants to note; it must not change the shard).
-  package mutating func reclaim(
-    _ count: Int, now: UnixSeconds, hasher: KeyHasher,
-    unsavedMayGo: (_ item: Item, _ hash: UInt64) -> Bool,
-    evicted: (_ item: Item, _ hash: UInt64) -> Void
-  ) -> ReclaimStep {
-    if victim < 0 {
-      victim = nextVictim()
-      if victim < 0 { return .stuck }
-      if victim == openProbation { openProbation = -1 }
-      if victim == openProtected { openProtected = -1 }
-      victimCursor = SegmentHead.bytes
-      movedSinceVictim = 0
-    }
-    let start = UnsafeMutableRawPointer(head(victim))
-    let end = Int(head(victim).pointee.used)
-    var left = count
-    while victimCursor < end && left > 0 {
-      let item = Item(start + victimCursor)
-      let bytes = item.recordBytes
-      if item.state.contains(.linked) {
-        guard judge(item, bytes, now: now, hasher: hasher, unsavedMayGo, evicted) else { return .stuck }
-      }
-      victimCursor += bytes
-      left -= 1
-    }
-    if victimCursor < end { return .progressed }
-    let done = victim
-    victim = -1
-    counters.segmentsReclaimed += 1
-    fruitlessVictims = movedSinceVictim * 4 > pool.segmentBytes * 3 ? fruitlessVictims + 1 : 0
-    let hadReserve = reserve >= 0
-    release(done)
-    return hadReserve ? .freedSegment : .progressed
-  }
-
-  /// False if the item has to move and there is no room to move it to.
-  private mutating func judge(
-    _ item: Item, _ bytes: Int, now: UnixSeconds, hasher: KeyHasher,
-    _ unsavedMayGo: (Item, UInt64) -> Bool, _ evicted: (Item, UInt64) -> Void
-  ) -> Bool {
-    let state = item.state
-    let hash = hasher.hash(item.key, item.keyLength)
-    let dead = !isLive(item, at: now)
-    let unsaved = state.contains(.unsaved)
-    if unsaved && !unsavedMayGo(item, hash) {
-      // Its state as it is now: the answer may have changed it.
-      return move(item, bytes, hash, item.state, now: now)
-    }
-    if !dead && !unsaved && state.frequency > 0 && fruitlessVictims < 4 {
-      return move(item, bytes, hash, state.with(frequency: state.frequency - 1), now: now)
-    }
-    let sizeClass = pool.classes.number(item.nominalBytes)
-    if dead {
-      counters.expired += 1
-      sizes[sizeClass].reclaimed += 1
-      if !state.contains(.fetched) {
-        counters.expiredUnfetched += 1
-        sizes[sizeClass].expiredUnfetched += 1
-      }
-    } else {
-      countEviction(item, state, sizeClass, now: now)
-      evicted(item, hash)
-    }
-    unlink(item, hash: hash)
-    return true
-  }
-
-  private mutating func countEviction(_ item: Item, _ state: ItemState, _ sizeClass: Int, now: UnixSeconds) {
-    counters.evictions += 1
-    counters.lastEvictionAge = now &- min(now, item.lastAccess)
-    sizes[sizeClass].evicted += 1
-    sizes[sizeClass].evictedTime = counters.lastEvictionAge
-    if item.expiresAt != 0 { sizes[sizeClass].evictedNonzero += 1 }
-    if !state.contains(.fetched) {
-      counters.evictedUnfetched += 1
-      sizes[sizeClass].evictedUnfetched += 1
-    }
-    if state.frequency > 0 && state.contains(.fetched) {
-      counters.evictedActive += 1
-      sizes[sizeClass].evictedActive += 1
-    }
-  }
-
-  private mutating func move(
-    _ item: Item, _ bytes: Int, _ hash: UInt64, _ state: ItemState, now: UnixSeconds
-  ) -> Bool {
-    if openProtected >= 0 && Int(head(openProtected).pointee.used) + bytes > pool.segmentBytes {
-      openProtected = -1
-    }
-    if openProtected < 0 {
-      if reserve < 0 {
-        reserve = pool.take(beyondLimit: false)
-        if reserve < 0 { return false }
-        segmentCount += 1
-      }
-      open(reserve, in: .protected, now: now)
-      reserve = -1
-    }
-    let oldPlace = place(item)
-    let slot = index.find(hash) { $0 == oldPlace }
-    precondition(slot >= 0, "an item that is not in its shard's index")
-    let target = append(bytes, to: openProtected)
-    target.address.copyMemory(from: item.address, byteCount: bytes)
-    target.state = state
-    index.setPlace(place(target), at: slot)
-    head(openProtected).pointee.live += UInt32(bytes)
-    item.state = ItemState(rawValue: state.rawValue & ~ItemState.linked.rawValue)
-    head(victim).pointee.live -= UInt32(bytes)
-    countMove(item)
-    movedSinceVictim += bytes
-    return true
-  }
-
-  private mutating func countMove(_ item: Item) {
-    counters.moved += 1
-    let sizeClass = pool.classes.number(item.nominalBytes)
-    if head(victim).pointee.queue == Kind.protected.rawValue {
-      sizes[sizeClass].movesWithinProtected += 1
-    } else {
-      counters.movedToProtected += 1
-      sizes[sizeClass].movesToProtected += 1
-      sizes[sizeClass].protectedItems += 1
-    }
-  }
-
-  // MARK: Walking
-
-  /// Visits each record of every segment that is linked; for sweeps, dumps and clean stops. `body` must
-  /// not change the shard. Costs a pass over the shard's memory.
-  package func visit(_ body: (Item) -> Void) {
-    for first in [probation.oldest, protected.oldest] {
-      var segment = first
-      while segment >= 0 {
-        let start = UnsafeMutableRawPointer(head(segment))
-        let end = Int(head(segment).pointee.used)
-        var cursor = SegmentHead.bytes
-        while cursor < end {
-          let item = Item(start + cursor)
-          if item.state.contains(.linked) { body(item) }
-          cursor += item.recordBytes
-        }
-        segment = head(segment).pointee.next
-      }
-    }
-  }
-
-  /// A bounded step of a walk over all items, in an order that no change of the shard disturbs. `body` must not
-  /// change the shard.
-  package func walk(_ walk: inout HotIndex.Walk, _ count: Int, _ body: (Item) -> Void) {
-    index.walk(&walk, count) { body(Item(base + Int(truncatingIfNeeded: $0) &* 8)) }
-  }
-
-  /// A bounded step of a sweep over the whole shard that finds what has expired without its being read.
-  /// `cursor`: where the last step ended; any value is safe. `mayDrop` is asked for each item that is dead,
-  /// or was not used since `idleSince`, and may not change the shard; true = unlink it.
-  package mutating func sweep(
-    from cursor: inout SweepCursor, steps: Int, now: UnixSeconds, idleSince: UnixSeconds = 0, hasher: KeyHasher,
-    mayDrop: (Item, UInt64) -> Bool
-  ) {
-    var left = steps
-    while left > 0 {
-      if cursor.segment < 0 || !cursor.holds(head(cursor.segment).pointee) {
-        let first = cursor.inProtected ? protected.oldest : probation.oldest
-        if cursor.inProtected { cursor.passes += 1 }
-        cursor.inProtected.toggle()
-        guard first >= 0 else {
-          cursor.segment = -1
-          return
-        }
-        cursor.begin(first, head(first).pointee)
-      }
-      let segment = cursor.segment
-      let end = Int(head(segment).pointee.used)
-      let start = UnsafeMutableRawPointer(head(segment))
-      let next = head(segment).pointee.next
-      while cursor.offset < end && left > 0 {
-        let item = Item(start + cursor.offset)
-        cursor.offset += item.recordBytes
-        left -= 1
-        if !item.state.contains(.linked) { continue }
-        counters.sweepChecked += 1
-        let dead = !isLive(item, at: now)
-        if dead || item.lastAccess < idleSince {
-          let hash = hasher.hash(item.key, item.keyLength)
-          if mayDrop(item, hash) {
-            countSwept(item, dead: dead)
-            let lastOfSegment = Int(head(segment).pointee.live) == item.recordBytes
-            unlink(item, hash: hash)
-            if lastOfSegment { break }
-          }
-        }
-      }
-      if cursor.offset >= end || !cursor.holds(head(segment).pointee) {
-        if next >= 0 {
-          cursor.begin(next, head(next).pointee)
-        } else {
-          cursor.segment = -1
-          return
-        }
-      }
-    }
-  }
-
-  /// Counts an item that leaves RAM for being idle.
-  package func countDemotion(_ item: Item) { sizes[pool.classes.number(item.nominalBytes)].demotions += 1 }
-
-  private mutating func countSwept(_ item: Item, dead: Bool) {
-    if !dead {
-      countDemotion(item)
-      return
-    }
-    let sizeClass = pool.classes.number(item.nominalBytes)
-    counters.swept += 1
-    sizes[sizeClass].swept += 1
-    if !item.state.contains(.fetched) {
-      counters.expiredUnfetched += 1
-      sizes[sizeClass].expiredUnfetched += 1
-    }
-  }
-
-  // MARK: Statistics
-
-  /// Counts a read of an item.
-  @inline(__always)
-  package func countHit(_ item: Item, touching: Bool) {
-    let sizeClass = pool.classes.number(item.nominalBytes)
-    if touching { sizes[sizeClass].touchHits += 1 } else { sizes[sizeClass].getHits += 1 }
-    if head(segment(of: item)).pointee.queue == Kind.protected.rawValue { sizes[sizeClass].protectedHits += 1 }
-  }
-
-  /// When the oldest segment of each queue was opened; nil: it has none.
-  package var oldestProbation: UnixSeconds? { probation.oldest < 0 ? nil : head(probation.oldest).pointee.openedAt }
-  package var oldestProtected: UnixSeconds? { protected.oldest < 0 ? nil : head(protected.oldest).pointee.openedAt }
-
-  package func countDeletion(_ item: Item) { sizes[pool.classes.number(item.nominalBytes)].deleteHits += 1 }
-
-  /// Counts from 0 again; what is there now stays counted.
-  package mutating func resetCounters() {
-    var fresh = HotShardCounters()
-    fresh.items = counters.items
-    fresh.liveBytes = counters.liveBytes
-    fresh.nominalBytes = counters.nominalBytes
-    counters = fresh
-    for number in 0..<SizeClasses.slots { sizes[number].reset() }
-  }
-}
-
-/// Where a sweep stands.
-package struct SweepCursor: Sendable {
-  var segment: Int32 = -1
-  var offset = 0
-  var serial: UInt64 = 0
-  var inProtected = false
-  /// Whole passes over both queues so far.
-  package var passes = 0
-  package init() {}
-
-  mutating func begin(_ segment: Int32, _ head: SegmentHead) {
-    self.segment = segment
-    offset = SegmentHead.bytes
-    serial = head.serial
-  }
-
-  /// Whether the segment is still the one that the cursor points into.
-  func holds(_ head: SegmentHead) -> Bool { head.serial == serial }
 }

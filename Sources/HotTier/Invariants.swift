@@ -16,23 +16,28 @@ extension HotShard {
   /// What a walk over the records counts.
   private struct Census {
     var items = 0
+    var recordBytes = 0
     var liveBytes = 0
     var nominalBytes = 0
     var largeBytes = 0
     var classes = [SizeClassCounters](repeating: SizeClassCounters(), count: SizeClasses.slots)
+    /// The segment that the sweep is in, or -1.
+    var swept: Int32 = -1
     /// Whether a victim's cursor stands between two of its records.
     var victimCursorIsSound = false
   }
 
   /// Checks the shard whole: segments, index, queues, large blocks and counters.
-  package func verify(hasher: KeyHasher) throws(Violation) {
+  /// `sweep`: where its sweep stands; only the segment that it is in may not know what expires in it.
+  package func verify(hasher: KeyHasher, sweep: SweepCursor) throws(Violation) {
     var census = Census()
+    if sweep.isInside { census.swept = sweep.segment }
     try verify(probation, of: .probation, open: openProbation, hasher, &census)
     try verify(protected, of: .protected, open: openProtected, hasher, &census)
     let queued = probation.count + protected.count
-    let held = queued + (reserve >= 0 ? 1 : 0)
-    try require(segmentCount == held, "\(segmentCount) segments counted, \(held) held")
-    try require(reserve < 0 || head(reserve).pointee.serial == 0 || !isQueued(reserve), "the reserve is in a queue")
+    try require(segmentCount == queued, "\(segmentCount) segments counted, \(queued) held")
+    try require(
+      recordBytes == census.recordBytes, "\(recordBytes) bytes of records counted, \(census.recordBytes) linked")
     try require(victim < 0 || census.victimCursorIsSound, "the victim is in no queue, or its cursor in a record")
 
     try require(counters.items == census.items, "\(counters.items) items counted, \(census.items) linked")
@@ -58,7 +63,7 @@ extension HotShard {
 
   /// The segments that the shard holds.
   package var segments: [Int32] {
-    var all = reserve >= 0 ? [reserve] : []
+    var all: [Int32] = []
     for first in [probation.oldest, protected.oldest] {
       var segment = first
       while segment >= 0 {
@@ -69,19 +74,8 @@ extension HotShard {
     return all
   }
 
-  private func isQueued(_ wanted: Int32) -> Bool {
-    for first in [probation.oldest, protected.oldest] {
-      var segment = first
-      while segment >= 0 {
-        if segment == wanted { return true }
-        segment = head(segment).pointee.next
-      }
-    }
-    return false
-  }
-
   private func verify(
-    _ queue: SegmentQueue, of kind: Kind, open: Int32, _ hasher: KeyHasher, _ census: inout Census
+    _ queue: SegmentQueue, of kind: SegmentHead.Queue, open: Int32, _ hasher: KeyHasher, _ census: inout Census
   ) throws(Violation) {
     var count = 0
     var previous: Int32 = -1
@@ -93,7 +87,7 @@ extension HotShard {
       let head = head(segment).pointee
       try require(
         head.previous == previous, "\(kind): segment \(segment) leads back to \(head.previous), not \(previous)")
-      try require(head.queue == kind.rawValue, "segment \(segment) of \(kind) says that it is of \(head.queue)")
+      try require(head.queue == kind, "segment \(segment) of \(kind) says that it is of \(head.queue)")
       try require(
         head.serial > serial && head.serial >> 48 == nextSerial >> 48 && head.serial < nextSerial,
         "\(kind): serial \(head.serial) of segment \(segment) after \(serial), next is \(nextSerial)")
@@ -127,7 +121,14 @@ extension HotShard {
           segment != victim || cursor >= victimCursor, "a linked record in the part of the victim that is done")
         try verify(item, hasher)
         live += bytes
+        try require(
+          segment == census.swept || item.expiresAt == 0 || item.expiresAt >= head.firstExpiry,
+          "segment \(segment) has an item that expires at \(item.expiresAt), before \(head.firstExpiry)")
+        try require(
+          item.state.epoch == epoch || head.sweptEpoch != epoch,
+          "segment \(segment) has an item of an old flush epoch, and the sweep would not look for it")
         census.items += 1
+        census.recordBytes += bytes
         census.liveBytes += bytes + (item.isLarge ? item.valueLength : 0)
         census.largeBytes += item.isLarge ? item.block.byteCount : 0
         let nominal = item.nominalBytes
@@ -149,7 +150,7 @@ extension HotShard {
     try require((1...250).contains(length), "the key of the record at \(place) has \(length) bytes")
     // By its key, so that a key which is in twice is found too.
     let slot = index.find(hasher.hash(item.key, length)) {
-      Item(base + Int(truncatingIfNeeded: $0) &* 8).hasKey(item.key, length)
+      self.item(at: $0).hasKey(item.key, length)
     }
     try require(
       slot >= 0 && index.place(at: slot) == place, "the index does not lead to the linked record at \(place)")

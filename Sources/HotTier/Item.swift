@@ -6,30 +6,31 @@ import CacheCore
 ///     byte  0  cas            UInt64
 ///           8  expiresAt      UInt32   Unix seconds, 0 = never
 ///          12  lastAccess     UInt32   Unix seconds
-///          16  flags          UInt32   the client's
-///          20  valueLength    UInt32   bits 0...29 bytes of the value; bit 31: the value lies in a LargeBlock
-///          24  keyLength      UInt8    1...250
-///          25  suffixLength   UInt8    bits 0...4 of " flags length\r\n"; bit 7: the key was sent in base64
-///          26  state          UInt16   ItemState
-///          28  key, then the suffix as a classic get sends it, then
+///          16  valueLength    UInt32   bits 0...29 bytes of the value; bit 31: the value lies in a LargeBlock
+///          20  keyLength      UInt8    1...250
+///          21  suffixLength   UInt8    bits 0...4 of " flags length\r\n"; bit 7: the key was sent in base64
+///          22  state          UInt16   ItemState
+///          24  key, then the suffix as a classic get sends it (the client's flags stand nowhere else), then
 ///              the value and "\r\n"            (value inline)
 ///              or a pointer to the LargeBlock  (8 bytes, unaligned)
 ///
-/// A record is a multiple of 8 bytes long, at an address that is one. Overhead: 28 bytes, the suffix
-/// (at least 6) and "\r\n"; the index adds 8 bytes at a load of at most 0.8.
+/// A record is a multiple of 4 bytes long, at an address that is one. Overhead: 24 bytes, the suffix
+/// (at least 6) and "\r\n"; the index adds 8 bytes at a load of at most 9/10.
 package struct Item {
   @usableFromInline let address: UnsafeMutableRawPointer
 
   @inlinable @inline(__always)
   package init(_ address: UnsafeMutableRawPointer) { self.address = address }
 
-  package static let headerBytes = 28
+  package static let headerBytes = 24
+  /// Records lie at multiples of this many bytes; the index counts places in it.
+  package static let unit = 4
   package static let maximumSuffixBytes = 24
   @usableFromInline static let largeBit: UInt32 = 1 << 31
 
   @inlinable @inline(__always)
   package var cas: UInt64 {
-    get { address.load(as: UInt64.self) }
+    get { address.loadUnaligned(as: UInt64.self) }
     nonmutating set { address.storeBytes(of: newValue, as: UInt64.self) }
   }
   @inlinable @inline(__always)
@@ -42,48 +43,55 @@ package struct Item {
     get { address.load(fromByteOffset: 12, as: UInt32.self) }
     nonmutating set { address.storeBytes(of: newValue, toByteOffset: 12, as: UInt32.self) }
   }
-  @inlinable @inline(__always)
+  /// The client's flags, read from the suffix.
+  @inlinable
   package var flags: UInt32 {
+    var digits = suffix + 1
+    var value: UInt32 = 0
+    while true {
+      let digit = digits.load(as: UInt8.self) &- 48
+      if digit > 9 { return value }
+      value = value &* 10 &+ UInt32(digit)
+      digits += 1
+    }
+  }
+  @inlinable @inline(__always)
+  package var rawLength: UInt32 {
     get { address.load(fromByteOffset: 16, as: UInt32.self) }
     nonmutating set { address.storeBytes(of: newValue, toByteOffset: 16, as: UInt32.self) }
   }
   @inlinable @inline(__always)
-  package var rawLength: UInt32 {
-    get { address.load(fromByteOffset: 20, as: UInt32.self) }
-    nonmutating set { address.storeBytes(of: newValue, toByteOffset: 20, as: UInt32.self) }
-  }
+  package var valueLength: Int { Int(address.load(fromByteOffset: 16, as: UInt32.self) & 0x3fff_ffff) }
   @inlinable @inline(__always)
-  package var valueLength: Int { Int(address.load(fromByteOffset: 20, as: UInt32.self) & 0x3fff_ffff) }
-  @inlinable @inline(__always)
-  package var isLarge: Bool { address.load(fromByteOffset: 20, as: UInt32.self) & Self.largeBit != 0 }
+  package var isLarge: Bool { address.load(fromByteOffset: 16, as: UInt32.self) & Self.largeBit != 0 }
   @inlinable @inline(__always)
   package var keyLength: Int {
-    get { Int(address.load(fromByteOffset: 24, as: UInt8.self)) }
+    get { Int(address.load(fromByteOffset: 20, as: UInt8.self)) }
     nonmutating set {
-      address.storeBytes(of: UInt8(truncatingIfNeeded: newValue), toByteOffset: 24, as: UInt8.self)
+      address.storeBytes(of: UInt8(truncatingIfNeeded: newValue), toByteOffset: 20, as: UInt8.self)
     }
   }
   @inlinable @inline(__always)
   package var suffixLength: Int {
-    get { Int(address.load(fromByteOffset: 25, as: UInt8.self) & 0x1f) }
+    get { Int(address.load(fromByteOffset: 21, as: UInt8.self) & 0x1f) }
     nonmutating set {
-      let kept = address.load(fromByteOffset: 25, as: UInt8.self) & 0x80
-      address.storeBytes(of: UInt8(truncatingIfNeeded: newValue) | kept, toByteOffset: 25, as: UInt8.self)
+      let kept = address.load(fromByteOffset: 21, as: UInt8.self) & 0x80
+      address.storeBytes(of: UInt8(truncatingIfNeeded: newValue) | kept, toByteOffset: 21, as: UInt8.self)
     }
   }
   /// The key came in base64 (meta flag b) and is shown so.
   @inlinable @inline(__always)
   package var keyIsBinary: Bool {
-    get { address.load(fromByteOffset: 25, as: UInt8.self) & 0x80 != 0 }
+    get { address.load(fromByteOffset: 21, as: UInt8.self) & 0x80 != 0 }
     nonmutating set {
-      let length = address.load(fromByteOffset: 25, as: UInt8.self) & 0x7f
-      address.storeBytes(of: length | (newValue ? 0x80 : 0), toByteOffset: 25, as: UInt8.self)
+      let length = address.load(fromByteOffset: 21, as: UInt8.self) & 0x7f
+      address.storeBytes(of: length | (newValue ? 0x80 : 0), toByteOffset: 21, as: UInt8.self)
     }
   }
   @inlinable @inline(__always)
   package var state: ItemState {
-    get { ItemState(rawValue: address.load(fromByteOffset: 26, as: UInt16.self)) }
-    nonmutating set { address.storeBytes(of: newValue.rawValue, toByteOffset: 26, as: UInt16.self) }
+    get { ItemState(rawValue: address.load(fromByteOffset: 22, as: UInt16.self)) }
+    nonmutating set { address.storeBytes(of: newValue.rawValue, toByteOffset: 22, as: UInt16.self) }
   }
 
   /// Key, suffix and (if inline) value and "\r\n", one after the other.
@@ -108,7 +116,7 @@ package struct Item {
         of: newValue.address, as: UnsafeMutableRawPointer.self)
     }
   }
-  /// Bytes that this record takes in its segment; a multiple of 8.
+  /// Bytes that this record takes in its segment; a multiple of `unit`.
   @inlinable @inline(__always)
   package var recordBytes: Int {
     Self.recordBytes(
@@ -118,7 +126,7 @@ package struct Item {
   package static func recordBytes(
     keyLength: Int, suffixLength: Int, valueLength: Int, large: Bool
   ) -> Int {
-    (headerBytes + keyLength + suffixLength + (large ? 8 : valueLength + 2) + 7) & ~7
+    (headerBytes + keyLength + suffixLength + (large ? 8 : valueLength + 2) + 3) & ~3
   }
 
   @inlinable @inline(__always)
@@ -144,7 +152,7 @@ package struct Item {
 
   /// Writes " flags length\r\n" behind the key. `suffixLength` must be what `suffixBytes` gave.
   @inlinable
-  package func writeSuffix() {
+  package func writeSuffix(flags: UInt32) {
     var p = suffix
     p.storeBytes(of: 32, as: UInt8.self)
     p += 1
@@ -164,11 +172,10 @@ package struct Item {
     cas = attributes.cas
     expiresAt = attributes.expiresAt
     lastAccess = attributes.lastAccess
-    flags = attributes.flags
     rawLength = UInt32(truncatingIfNeeded: valueLength) | (large ? Self.largeBit : 0)
     self.keyLength = keyLength
     let binary: UInt8 = attributes.state & ItemAttributes.binaryKey != 0 ? 0x80 : 0
-    address.storeBytes(of: UInt8(truncatingIfNeeded: suffixLength) | binary, toByteOffset: 25, as: UInt8.self)
+    address.storeBytes(of: UInt8(truncatingIfNeeded: suffixLength) | binary, toByteOffset: 21, as: UInt8.self)
     let marks = (attributes.state & 3) << 5 | (attributes.state & ItemAttributes.fetched) << 4
     state = ItemState(rawValue: UInt16(truncatingIfNeeded: marks))
   }
@@ -190,13 +197,12 @@ package struct Item {
   /// Another length of the value, in the same record size and kind. Suffix and end are written anew,
   /// so the value's place may shift: fill the value afterwards.
   @inlinable @inline(__always)
-  package func setValueLength(_ valueLength: Int, flags newFlags: UInt32) {
+  package func setValueLength(_ valueLength: Int, flags: UInt32) {
     let large = rawLength & Self.largeBit
     let keptBlock = large != 0 ? block : nil
     rawLength = UInt32(truncatingIfNeeded: valueLength) | large
-    flags = newFlags
-    suffixLength = Self.suffixBytes(flags: newFlags, valueLength: valueLength)
-    writeSuffix()
+    suffixLength = Self.suffixBytes(flags: flags, valueLength: valueLength)
+    writeSuffix(flags: flags)
     if let keptBlock { block = keptBlock } else { terminateValue() }
   }
 

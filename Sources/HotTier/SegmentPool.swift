@@ -3,12 +3,16 @@ import Glibc
 import Synchronization
 
 /// The memory of the hot tier: one reserved range of addresses cut into segments of equal size, and
-/// the account of what is taken, segments and large blocks together. Shared by all shards.
+/// the account of what is taken: segments, large blocks, and the tables of the shards. Shared by all shards.
 package final class SegmentPool: Sendable {
   package let segmentBytes: Int
+  /// Its logarithm.
+  let segmentShift: Int
   package let classes = SizeClasses()
   @usableFromInline nonisolated(unsafe) let base: UnsafeMutableRawPointer
   private let reservedBytes: Int
+  /// What an index can name places in.
+  package static let maximumBytes = HotIndex.maximumPlaces * Item.unit
   private let used = Atomic<Int>(0)
   private let limit: Atomic<Int>
   private struct Free: ~Copyable {
@@ -22,14 +26,15 @@ package final class SegmentPool: Sendable {
   private static let histogramSteps = (1 << 20) / 32 + 2
 
   /// `tracksSizes`: counts items by size for `sizeHistogram`.
-  /// `limit`: bytes that segments and large blocks together may take.
+  /// `limit`: bytes that all of it together may take.
   /// `segmentBytes`: a power of two of at least 4,096.
   package init(limit: Int, segmentBytes: Int, tracksSizes: Bool = false) {
     precondition(segmentBytes >= 4096 && segmentBytes & (segmentBytes - 1) == 0)
     self.segmentBytes = segmentBytes
+    segmentShift = segmentBytes.trailingZeroBitCount
     self.limit = Atomic(limit)
     // Address space costs nothing: room to raise the limit while serving.
-    reservedBytes = min(max(limit * 17, 1 << 32), 1 << 40)
+    reservedBytes = min(max(limit * 17, 1 << 32), Self.maximumBytes)
     let mapped = mmap(
       nil, reservedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     precondition(mapped != MAP_FAILED, "no address space for the hot tier")
@@ -94,10 +99,13 @@ package final class SegmentPool: Sendable {
     return false
   }
 
+  /// Counts `bytes` that are taken whatever the limit says, or given back.
+  func account(_ bytes: Int) { used.add(bytes, ordering: .relaxed) }
+
   package func unreserve(_ bytes: Int) { used.subtract(bytes, ordering: .relaxed) }
 
-  /// The number of a segment, or -1 if the limit is reached. `beyondLimit`: for the one segment of
-  /// each shard that it needs to be able to move items at all.
+  /// The number of a segment, or -1 if the limit is reached. `beyondLimit`: for the first segment of a shard, and for
+  /// what it moves out of a segment that it is about to give back.
   func take(beyondLimit: Bool) -> Int32 {
     if beyondLimit {
       used.add(segmentBytes, ordering: .relaxed)
@@ -129,49 +137,5 @@ package final class SegmentPool: Sendable {
   @inline(__always)
   func head(_ segment: Int32) -> UnsafeMutablePointer<SegmentHead> {
     (base + Int(segment) * segmentBytes).assumingMemoryBound(to: SegmentHead.self)
-  }
-}
-
-/// The head of a segment, in its first 64 bytes.
-///
-///     byte  0  next, previous  Int32   in its queue, -1 = none
-///           8  used            UInt32  bytes appended, this head included
-///          12  live            UInt32  bytes of linked records
-///          16  openedAt        UInt32  Unix seconds
-///          20  queue           UInt32  1 probation, 2 protected
-///          24  serial          UInt64  the shard's number in the upper 16 bits and a count of its
-///                                      openings below: says whether it is still the same filling
-struct SegmentHead {
-  var next: Int32
-  var previous: Int32
-  var used: UInt32
-  var live: UInt32
-  var openedAt: UInt32
-  var queue: UInt32
-  var serial: UInt64
-
-  static let bytes = 64
-}
-
-/// A first-in first-out queue of segments of one shard.
-struct SegmentQueue {
-  var oldest: Int32 = -1
-  var newest: Int32 = -1
-  var count = 0
-
-  mutating func append(_ segment: Int32, in pool: SegmentPool) {
-    pool.head(segment).pointee.previous = newest
-    pool.head(segment).pointee.next = -1
-    if newest >= 0 { pool.head(newest).pointee.next = segment } else { oldest = segment }
-    newest = segment
-    count += 1
-  }
-
-  mutating func remove(_ segment: Int32, in pool: SegmentPool) {
-    let next = pool.head(segment).pointee.next
-    let previous = pool.head(segment).pointee.previous
-    if previous >= 0 { pool.head(previous).pointee.next = next } else { oldest = next }
-    if next >= 0 { pool.head(next).pointee.previous = previous } else { newest = previous }
-    count -= 1
   }
 }

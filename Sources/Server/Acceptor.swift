@@ -17,13 +17,25 @@ struct Acceptor {
     self.logger = logger
   }
 
+  /// Milliseconds without a new connection after which unused code is given back, once each: what the start alone
+  /// needed, and what the first connections alone did.
+  private static let pausesBeforeRelease: [Int32] = [0, 500, 5000]
+
   func run() {
+    let code = CodePages()
+    var releases = 0
     var polled = [pollfd(fd: signals, events: Int16(POLLIN), revents: 0)]
     polled += listeners.map { pollfd(fd: $0.socket, events: Int16(POLLIN), revents: 0) }
     var nextWorker = 0
     while true {
-      let count = retrying { Int(poll(&polled, nfds_t(polled.count), -1)) }
+      let pause = releases < Self.pausesBeforeRelease.count ? Self.pausesBeforeRelease[releases] : -1
+      let count = retrying { Int(poll(&polled, nfds_t(polled.count), pause)) }
       if count < 0 { return }
+      if count == 0 {
+        code.release()
+        releases += 1
+        continue
+      }
       if polled[0].revents != 0, readStopSignal() { return }
       for (i, listener) in listeners.enumerated() where polled[i + 1].revents != 0 {
         if !acceptAll(from: listener, &nextWorker), waitForRoom() { return }

@@ -41,7 +41,6 @@ package func serve(
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
   try writePortFile(listeners)
   announce(settings, listeners, logger)
-  releaseStartupCode()
 
   for listener in listeners where listener.transport == .udp {
     for worker in shared.workers { worker.mailbox.post(.accepted(listener.accepted(listener.socket))) }
@@ -97,6 +96,11 @@ private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   options.maximumItemBytes = settings.maximumItemSize
   options.evictionsDisabled = settings.evictionsDisabled
   options.favorsSmall = settings.favorsSmall
+  options.evictionPolicy =
+    switch settings.evictionPolicy {
+    case .lru: .lru
+    case .s3fifo: .s3fifo
+    }
   options.hashSeed = UInt64.random(in: .min ... .max)
   options.demoteAfterSeconds = settings.demoteAfter.map { UInt32(clamping: $0) }
   options.promoteAfter = settings.promoteAfter

@@ -6,6 +6,9 @@ package enum DurabilitySetting: String, Sendable, CaseIterable { case interval, 
 /// What happens to stores when the file cannot keep up.
 package enum SlowDiskSetting: String, Sendable, CaseIterable { case wait, drop }
 
+/// In which order items leave RAM: as a segmented LRU, or as S3-FIFO.
+package enum EvictionPolicySetting: String, Sendable, CaseIterable { case lru, s3fifo }
+
 package struct ColdSettings: Sendable, Equatable {
   /// `cold.path`
   package var path: String
@@ -59,6 +62,8 @@ package struct Settings: Sendable, Equatable {
   package var locksMemory = false
   package var requestsPerEvent = 20
   package var evictionsDisabled = false
+  /// `hot.policy`: in which order items leave RAM.
+  package var evictionPolicy = EvictionPolicySetting.s3fifo
   /// `hot.favor-small`: items smaller than the others stay longer.
   package var favorsSmall = true
   package var casDisabled = false

@@ -93,9 +93,10 @@ package enum SettingsTable {
     flag("core-files", \.settings.coreFiles),
     flag("lock-memory", \.settings.locksMemory),
     text("pid-file", allowed: "a path", \.settings.pidFile),
-    size("hot.memory", 1 << 20...1 << 50, \.settings.hotMemory),
+    size("hot.memory", 1 << 20...1 << 39, \.settings.hotMemory),
     size("hot.max-item-size", 1 << 10...(1 << 30) - 1, \.settings.maximumItemSize),
     flag("hot.no-evictions", \.settings.evictionsDisabled),
+    choice("hot.policy", \.settings.evictionPolicy),
     flag("hot.favor-small", \.settings.favorsSmall),
     duration(
       "hot.demote-after", allowed: "a duration as 10m or 7d; 0 = only under pressure", seconds: \.demoteAfterSeconds),

@@ -103,7 +103,7 @@ extension Item {
       keyLength: keyLength, suffixLength: suffix, valueLength: valueLength, large: block != nil,
       attributes: attributes)
     self.key.copyMemory(from: key, byteCount: keyLength)
-    writeSuffix()
+    writeSuffix(flags: attributes.flags)
     if let block { self.block = block } else { terminateValue() }
   }
 }

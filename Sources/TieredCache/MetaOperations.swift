@@ -231,7 +231,7 @@ extension TieredCache {
       guard case .finished(.done) = step else { return step }
     }
     if options.marksStale, let item = state.hot.find(key.hash, key.start, key.count) {
-      if let expiry = options.staleUntil { item.expiresAt = expiry }
+      if let expiry = options.staleUntil { state.hot.setExpiry(of: item, to: expiry) }
       item.cas = options.newCAS ?? state.takeCAS()
       var bits = item.state
       bits.insert(.stale)

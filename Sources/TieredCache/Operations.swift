@@ -217,14 +217,17 @@ extension TieredCache {
       old.setValueLength(length, flags: flags)
       if length > 0 { old.value.copyMemory(from: value.bytes.baseAddress!, byteCount: length) }
       state.hot.sizeChanged(old, from: before)
-      old.expiresAt = expiresAt
+      state.hot.setExpiry(of: old, to: expiresAt)
       old.keyIsBinary = change.keyIsBinary
       state.counters.stores += 1
       renew(old, key.hash, now: now, newCAS: change.newCAS, marks: marks, &state, &changed)
       return .finished(.done)
     }
     if let block = value.block, !pool.reserve(block.byteCount) { return .needsRoom(block.byteCount) }
-    guard let item = state.hot.allocate(bytes, now: now) else {
+    guard
+      let item = state.hot.allocate(
+        bytes, hash: key.hash, now: now, successorOf: old)
+    else {
       // Both at once: what was made free for the one would be taken back for the other.
       if let block = value.block {
         pool.unreserve(block.byteCount)
@@ -236,7 +239,9 @@ extension TieredCache {
       key: key.start, keyLength: key.count, valueLength: length, block: value.block,
       attributes: ItemAttributes(
         flags: flags, expiresAt: expiresAt, cas: 0, state: change.keyIsBinary ? ItemAttributes.binaryKey : 0))
-    if options.favorsSmall {
+    if let old {
+      item.state = item.state.with(frequency: old.state.frequency)
+    } else if options.favorsSmall {
       item.state = item.state.with(frequency: state.hot.credit(large ? bytes + length : bytes))
     }
     if large {
@@ -305,7 +310,10 @@ extension TieredCache {
     let bytes = Item.recordBytes(
       keyLength: key.count, suffixLength: Item.suffixBytes(flags: flags, valueLength: length),
       valueLength: length, large: block != nil)
-    guard let item = state.hot.allocate(bytes, now: now) else {
+    guard
+      let item = state.hot.allocate(
+        bytes, hash: key.hash, now: now, successorOf: inRAM)
+    else {
       if let block {
         let blockBytes = block.byteCount
         pool.unreserve(blockBytes)

@@ -29,6 +29,7 @@ package struct TieredCacheOptions: Sendable {
   package var evictionsDisabled = false
   /// Items smaller than the others begin with reads to their credit.
   package var favorsSmall = true
+  package var evictionPolicy = EvictionPolicy.Name.s3fifo
   package var hashSeed: UInt64 = 0
   package var clock = ServerClock()
   package var cold: ColdOptions? = nil
@@ -112,6 +113,8 @@ package final class TieredCache: Sendable {
   let scanProgress = Monitor(ScanProgress())
   /// Rounds of the sweeper.
   let sweeps = Atomic<UInt64>(0)
+  /// The shard with which the next one begins.
+  let sweepStart = Atomic<Int>(0)
   /// Whether the file takes writes. While it does not, unsaved items may be dropped.
   let coldWritable = Atomic<Bool>(true)
   /// Entries for which a cold index of a shard has address space.
@@ -166,7 +169,8 @@ package final class TieredCache: Sendable {
     let maximumHot = max(options.hotMemory / 48 / count * Self.largestRaise, 1 << 16)
     for i in 0..<count {
       var state = ShardState(
-        hot: HotShard(pool: pool, number: i, maximumCount: maximumHot),
+        hot: HotShard(
+          pool: pool, number: i, maximumCount: maximumHot, policy: EvictionPolicy(options.evictionPolicy)),
         cold: ColdIndex(maximumCount: coldIndexMaximum), firstCAS: firstCAS + UInt64(i), casStep: UInt64(count),
         hasher: hasher)
       state.epoch = epoch
@@ -425,10 +429,10 @@ package final class TieredCache: Sendable {
       reclaimHere(&state, items: 256, now: now)
       if !pool.reserve(row.block.byteCount) { return nil }
     }
-    var room = state.hot.allocate(bytes, now: now)
+    var room = state.hot.allocate(bytes, hash: key.hash, now: now)
     if room == nil {
       reclaimHere(&state, items: 256, now: now)
-      room = state.hot.allocate(bytes, now: now)
+      room = state.hot.allocate(bytes, hash: key.hash, now: now)
     }
     guard let item = room else {
       if row.isLarge { pool.unreserve(row.block.byteCount) }
@@ -452,7 +456,7 @@ package final class TieredCache: Sendable {
 
   func setExpiry(_ item: Item, _ expiry: UnixSeconds, _ hash: UInt64, _ state: inout ShardState) {
     if item.expiresAt == expiry { return }
-    item.expiresAt = expiry
+    state.hot.setExpiry(of: item, to: expiry)
     changed(item, hash, &state)
   }
 

@@ -50,11 +50,51 @@ struct Seeded: RandomNumberGenerator {
   }
 }
 
+extension HotIndexTests {
+  private func shrinks(_ index: inout HotIndex) -> Bool { index.shrink() != nil }
+
+  @Test func aTableThatIsNearlyEmptyShrinksAndGrowsAgain() throws {
+    var random = Seeded(state: 3)
+    var index = HotIndex(maximumCount: 200_000)
+    var hashes: [UInt64] = []
+    func check() throws {
+      try index.verify()
+      for (i, hash) in hashes.enumerated() { #expect(index.find(hash) { $0 == UInt64(i + 1) } >= 0) }
+    }
+    for rounds in 0..<3 {
+      for i in hashes.count..<100_000 {
+        // Many of the same home, also at the end of the table.
+        hashes.append(rounds == 1 && i % 200 == 0 ? random.next() | 0xff00_0000_0000_0000 : random.next())
+        index.insert(hashes[i], place: UInt64(i + 1))
+      }
+      try check()
+      let full = index.residentBytes
+      let early = shrinks(&index)
+      #expect(!early)
+      while hashes.count > 1000 {
+        let place = UInt64(hashes.count)
+        index.remove(at: index.find(hashes.removeLast()) { $0 == place })
+      }
+      let shrunk = index.shrink()
+      let freed = try #require(shrunk)
+      #expect(index.residentBytes < full / 20)
+      #expect(freed.count > full / 2)
+      // Not twice at once.
+      let again = shrinks(&index)
+      #expect(!again)
+      index.finishShrinking(freed)
+      try check()
+    }
+  }
+}
+
 @Suite struct HotShardTests {
   let hasher = KeyHasher(seed: 7)
 
-  private func shard(limit: Int) -> HotShard {
-    HotShard(pool: SegmentPool(limit: limit, segmentBytes: 64 << 10), number: 1, maximumCount: 1 << 16)
+  private func shard(limit: Int, policy: EvictionPolicy.Name = .lru) -> HotShard {
+    HotShard(
+      pool: SegmentPool(limit: limit, segmentBytes: 64 << 10), number: 1, maximumCount: 1 << 16,
+      policy: EvictionPolicy(policy))
   }
 
   /// Stores a value of `length` bytes under a key made of `number`; false if there was no room.
@@ -68,11 +108,11 @@ struct Seeded: RandomNumberGenerator {
       let suffix = Item.suffixBytes(flags: 5, valueLength: length)
       let bytes = Item.recordBytes(
         keyLength: key.count, suffixLength: suffix, valueLength: length, large: false)
-      var item = shard.allocate(bytes, now: now)
+      var item = shard.allocate(bytes, hash: hash, now: now)
       var rounds = 0
       while item == nil && rounds < 1000 {
         if reclaim(&shard, now: now) == .stuck { return false }
-        item = shard.allocate(bytes, now: now)
+        item = shard.allocate(bytes, hash: hash, now: now)
         rounds += 1
       }
       guard let item else { return false }
@@ -80,7 +120,7 @@ struct Seeded: RandomNumberGenerator {
         keyLength: key.count, suffixLength: suffix, valueLength: length, large: false,
         attributes: ItemAttributes(flags: 5, expiresAt: expiresAt, cas: 1))
       item.key.copyMemory(from: key.baseAddress!, byteCount: key.count)
-      item.writeSuffix()
+      item.writeSuffix(flags: 5)
       item.terminateValue()
       item.value.initializeMemory(as: UInt8.self, repeating: UInt8(truncatingIfNeeded: number), count: length)
       shard.link(item, hash: hash)
@@ -190,12 +230,83 @@ struct Seeded: RandomNumberGenerator {
     let before = shard.pool.usedBytes
     var cursor = SweepCursor()
     for _ in 0..<1000 {
-      shard.sweep(from: &cursor, steps: 100, now: 20, hasher: hasher, mayDrop: { _, _ in true })
+      _ = shard.sweep(from: &cursor, steps: 100, now: 20, hasher: hasher, mayDrop: { _, _ in true })
     }
     #expect(shard.counters.items == 0)
     #expect(shard.counters.swept == 10_000)
     #expect(shard.pool.usedBytes < before / 4)
     checkInvariants(&shard)
+  }
+
+  /// Whole passes of the sweep.
+  private func sweep(_ shard: inout HotShard, passes: Int = 1, now: UnixSeconds) -> Int {
+    var cursor = SweepCursor()
+    var steps = 0
+    while cursor.passes < passes {
+      steps += shard.sweep(from: &cursor, steps: 1000, now: now, hasher: hasher, mayDrop: { _, _ in true })
+    }
+    return steps
+  }
+
+  @Test("Memory of expired items among others that stay is used again, and nothing is evicted for it")
+  func memoryOfExpiredItemsIsUsedAgain() {
+    var shard = shard(limit: 3_300_000)
+    // Of each four, three expire.
+    for number in 0..<12_000 {
+      #expect(put(&shard, number, length: 200, now: 10, expiresAt: number % 4 == 0 ? 0 : 20))
+    }
+    _ = sweep(&shard, now: 20)
+    for number in 20_000..<27_500 {
+      #expect(put(&shard, number, length: 200, now: 20))
+      #expect(shard.pool.usedBytes <= 3_300_000 + 2 * shard.pool.segmentBytes)
+    }
+    #expect(shard.counters.evictions == 0)
+    #expect(shard.counters.compacted > 1000)
+    #expect(stride(from: 0, to: 12_000, by: 4).allSatisfy { has(&shard, $0) })
+    #expect((20_000..<27_500).allSatisfy { has(&shard, $0) })
+    checkInvariants(&shard)
+  }
+
+  @Test("The sweep passes over segments in which nothing has expired, and finds what a touch made expire earlier")
+  func theSweepKnowsWhereToLook() {
+    var shard = shard(limit: 4 << 20)
+    for number in 0..<10_000 { #expect(put(&shard, number, length: 200, now: 10, expiresAt: 1000)) }
+    #expect(sweep(&shard, now: 20) < 100)
+    #expect(shard.counters.sweepChecked == 0)
+    let key = Array("key-77".utf8)
+    shard.setExpiry(of: shard.find(hasher.hash(key, key.count), key, key.count)!, to: 30)
+    #expect(sweep(&shard, now: 29) < 100)
+    #expect(has(&shard, 77))
+    // The one segment is gone through, not all of them.
+    #expect(sweep(&shard, now: 30) < 1000)
+    #expect(!has(&shard, 77))
+    #expect(shard.counters.items == 9999)
+    // A clock that went back finds no more, one that jumps forward finds everything.
+    #expect(sweep(&shard, now: 5) < 100)
+    _ = sweep(&shard, now: 5000)
+    #expect(shard.counters.items == 0)
+    // A flush: no expiry tells of it.
+    for number in 0..<1000 { #expect(put(&shard, number, length: 200, now: 5000)) }
+    shard.epoch = 1
+    _ = sweep(&shard, now: 5000)
+    #expect(shard.counters.items == 0)
+    checkInvariants(&shard)
+  }
+
+  @Test("Under s3fifo a key that comes back soon after it was evicted unread is protected at once")
+  func whatComesBackIsProtected() {
+    for policy in EvictionPolicy.Name.allCases {
+      var shard = shard(limit: 2 << 20, policy: policy)
+      for number in 0..<3000 { #expect(put(&shard, number, length: 1000, now: 10)) }
+      let gone = (0..<3000).filter { !has(&shard, $0) }
+      #expect(gone.count > 1000)
+      // The last of them are still remembered.
+      let back = gone.suffix(100)
+      for number in back { #expect(put(&shard, number, length: 1000, now: 10)) }
+      for number in 5000..<7000 { #expect(put(&shard, number, length: 1000, now: 10)) }
+      #expect(back.filter { has(&shard, $0) }.count == (policy == .s3fifo ? 100 : 0))
+      checkInvariants(&shard)
+    }
   }
 
   @Test func randomOperationsAgreeWithAModelThatForgets() {

@@ -12,12 +12,14 @@ import Testing
     let segmentBytes: Int
     let limit: Int
     let keys: UInt64
+    var policy = EvictionPolicy.Name.s3fifo
     let description: String
   }
 
   static let regimes = [
     Regime(segmentBytes: 4096, limit: 64 << 10, keys: 300, description: "tiny segments"),
-    Regime(segmentBytes: 4096, limit: 20 << 10, keys: 60, description: "hardly a segment for each queue"),
+    Regime(segmentBytes: 4096, limit: 64 << 10, keys: 300, policy: .lru, description: "segmented LRU, tiny segments"),
+    Regime(segmentBytes: 4096, limit: 24 << 10, keys: 60, description: "hardly a segment for each queue"),
     Regime(segmentBytes: 64 << 10, limit: 512 << 10, keys: 200, description: "segments of usual size"),
   ]
   static let seeds: [UInt64] = {
@@ -92,7 +94,8 @@ private final class InvariantRun {
     pool = SegmentPool(limit: regime.limit, segmentBytes: regime.segmentBytes)
     shards = .allocate(capacity: 2)
     for i in 0..<2 {
-      (shards + i).initialize(to: HotShard(pool: pool, number: i + 1, maximumCount: 1 << 14))
+      (shards + i).initialize(
+        to: HotShard(pool: pool, number: i + 1, maximumCount: 1 << 14, policy: EvictionPolicy(regime.policy)))
     }
   }
 
@@ -110,7 +113,7 @@ private final class InvariantRun {
   private func roll(_ sides: Int) -> Int { Int(truncatingIfNeeded: random.next() % UInt64(sides)) }
 
   func verify() throws {
-    for i in 0..<2 { try shards[i].verify(hasher: hasher) }
+    for i in 0..<2 { try shards[i].verify(hasher: hasher, sweep: cursors[i]) }
     try pool.verify(
       segments: shards[0].segments + shards[1].segments, usedBytes: shards[0].usedBytes + shards[1].usedBytes)
   }
@@ -142,9 +145,13 @@ private final class InvariantRun {
       model[number] = nil
       shard.pointee.frees.release()
       return "delete"
-    case 66..<70:
+    case 66..<69:
       rewrite(number, shard)
       return "in place"
+    case 69:
+      let expiresAt = roll(3) == 0 ? 0 : now &+ UnixSeconds(roll(100))
+      withItem(number, shard) { item, _ in shard.pointee.setExpiry(of: item, to: expiresAt) }
+      return "touch"
     case 70..<76:
       withItem(number, shard) { item, _ in
         item.state = ItemState(rawValue: item.state.rawValue ^ ItemState.unsaved.rawValue)
@@ -156,7 +163,7 @@ private final class InvariantRun {
     case 84..<90:
       let i = Int(number & 1)
       let idleSince = roll(4) == 0 ? now - 50 : 0
-      shard.pointee.sweep(
+      _ = shard.pointee.sweep(
         from: &cursors[i], steps: 1 + roll(100), now: now, idleSince: idleSince, hasher: hasher,
         mayDrop: { item, _ in !item.state.contains(.unsaved) })
       shard.pointee.frees.release()
@@ -280,7 +287,7 @@ private final class InvariantRun {
       keyLength: key.count, suffixLength: suffix, valueLength: length, large: isLarge)
     var room: Item?
     for round in 0..<200 where room == nil {
-      room = shard.pointee.allocate(bytes, now: now)
+      room = shard.pointee.allocate(bytes, hash: hasher.hash(key, key.count), now: now)
       if room == nil && reclaim(round % 5 == 4 ? shards + Int(~number & 1) : shard, 64) == .stuck && round % 5 != 3 {
         break
       }
@@ -298,7 +305,7 @@ private final class InvariantRun {
       attributes: ItemAttributes(flags: flags, expiresAt: expiresAt, cas: version + 1))
     item.lastAccess = now
     item.key.copyMemory(from: key, byteCount: key.count)
-    item.writeSuffix()
+    item.writeSuffix(flags: flags)
     if let block { item.block = block } else { item.terminateValue() }
     fill(item, number)
     var state = item.state.with(epoch: shard.pointee.epoch)

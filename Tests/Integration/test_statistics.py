@@ -320,6 +320,8 @@ def test_reset_begins_anew_and_keeps_what_is_there(make_server):
             connection.set(f"k{i}", b"1")
             connection.get(f"k{i}")
         connection.get("absent")
+        # The connection with which the start was awaited may not be gone yet.
+        wait_for(lambda: connection.statistics()["curr_connections"] == "1")
         connection.send(b"stats reset\r\n")
         assert connection.read_line() == b"RESET\r\n"
         after = connection.statistics()

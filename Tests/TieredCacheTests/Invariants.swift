@@ -13,7 +13,7 @@ extension Bench {
         segments += state.hot.segments
         usedBytes += state.hot.usedBytes
         do {
-          try state.hot.verify(hasher: cache.hasher)
+          try state.hot.verify(hasher: cache.hasher, sweep: state.sweep)
           try state.verify(now: now, hasColdTier: cache.store != nil, queues: cache.options.durability != .shutdown)
           return nil
         } catch {
