@@ -32,7 +32,7 @@ struct ExpiryLag: ParsableCommand {
   }
 
   func run() throws {
-    let memory = max(contestants.memory, items * (length + 120) >> 20)
+    let memory = max(contestants.memory, (items * (length + 120)) >> 20)
     let both = try [contestants.startOurs(memory: memory), contestants.startPeer(memory: memory)]
     defer { for one in both { one.stop() } }
     print("\(items) items of \(length) bytes with 1 to \(longest) s to live, of which nobody reads any; -m \(memory)")
