@@ -30,7 +30,7 @@ let package = Package(
     ),
     .target(name: "CacheCore", dependencies: ["CSystem"], swiftSettings: hot),
     .target(name: "SQLite", dependencies: ["CSQLite"], swiftSettings: hot),
-    .target(name: "HotTier", dependencies: ["CacheCore"], swiftSettings: hot),
+    .target(name: "HotTier", dependencies: ["CSystem", "CacheCore"], swiftSettings: hot),
     .target(name: "MemcachedProtocol", dependencies: ["CacheCore"], swiftSettings: hot),
     .target(
       name: "Settings", dependencies: ["CacheCore", .product(name: "Yams", package: "Yams")],

@@ -7,7 +7,7 @@ import Glibc
 struct Benchmarks: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "Benchmarks", abstract: "Compares this server with memcached, side by side.",
-    subcommands: [Room.self, HitRatio.self])
+    subcommands: [Room.self, HitRatio.self, MemoryUse.self, ExpiryLag.self, LargeValues.self])
 }
 
 /// The two that are compared.
@@ -19,19 +19,23 @@ struct Contestants: ParsableArguments {
 
   func start() throws -> (ours: Peer, peer: Peer) { (try startOurs(), try startPeer()) }
 
-  private var shared: [String] { ["-m", "\(memory)", "-t", "\(threads)", "-U", "0"] }
-
-  func startPeer() throws -> Peer {
-    try Peer(
-      name: "memcached", executable: Self.find(memcached), arguments: shared + (getuid() == 0 ? ["-u", "root"] : []))
-  }
-
-  /// This server, RAM only; `policy` names `hot.policy`, nil: the default.
-  func startOurs(policy: String? = nil) throws -> Peer {
-    try Peer(
-      name: "thermocline", executable: Self.find(server), arguments: shared + ["--no-cold"],
+  /// This server. `more`: further options. `cold`: the file of the cold tier; nil: RAM only. `policy` names
+  /// `hot.policy`, nil: the default.
+  func startOurs(
+    _ more: [String] = [], memory: Int? = nil, cold: String? = nil, policy: String? = nil
+  ) throws -> Peer {
+    let tier = cold.map { ["--cold-path", $0, "--cold-limit", "1G"] } ?? ["--no-cold"]
+    return try Peer(
+      name: "thermocline", executable: Self.find(server), arguments: shared(memory) + tier + more,
       settings: policy.map { ["THERMOCLINE_HOT_POLICY": $0] } ?? [:])
   }
+
+  func startPeer(_ more: [String] = [], memory: Int? = nil) throws -> Peer {
+    let user = getuid() == 0 ? ["-u", "root"] : []
+    return try Peer(name: "memcached", executable: Self.find(memcached), arguments: shared(memory) + user + more)
+  }
+
+  private func shared(_ memory: Int?) -> [String] { ["-m", "\(memory ?? self.memory)", "-t", "\(threads)", "-U", "0"] }
 
   private static func find(_ name: String) -> String {
     if name.contains("/") { return name }

@@ -1,7 +1,8 @@
 import Glibc
 
 /// A connection that speaks meta commands in batches: quiet ones, and a noop that tells where they end.
-final class Client {
+/// Used by one thread at a time.
+final class Client: @unchecked Sendable {
   private let socket: Int32
   private var out: [UInt8] = []
   private var line: [UInt8] = []
@@ -57,7 +58,8 @@ final class Client {
     if items.isEmpty { return 0 }
     out.removeAll(keepingCapacity: true)
     for access in items {
-      out += "ms \(Self.key(access.item)) \(access.valueLength) q\r\n".utf8
+      let expiry = access.seconds > 0 ? " T\(access.seconds)" : ""
+      out += "ms \(Self.key(access.item)) \(access.valueLength) q\(expiry)\r\n".utf8
       out += Self.filler[..<access.valueLength]
       out += "\r\n".utf8
     }
@@ -68,15 +70,59 @@ final class Client {
     return refused
   }
 
-  /// A number of `stats`.
-  func statistic(_ name: String) throws -> Int {
-    out = Array("stats\r\n".utf8)
+  /// A number of `stats`, or of `stats` with a topic; 0 if there is none of that name.
+  func statistic(_ name: String, of topic: String = "") throws -> Int {
+    try statistics(topic)[name] ?? 0
+  }
+
+  /// All numbers of `stats`, or of `stats` with a topic, by name; none if the server does not know it.
+  func statistics(_ topic: String = "") throws -> [String: Int] {
+    out = Array("stats \(topic)\r\n".utf8)
     try sendAll()
-    var found = 0
+    var numbers: [String: Int] = [:]
     while true {
       let words = String(decoding: try readLine(), as: UTF8.self).split(separator: " ")
-      if words.first == "END" { return found }
-      if words.count == 3 && words[1] == name { found = Int(words[2]) ?? 0 }
+      if words.first != "STAT" { return numbers }
+      if words.count == 3, let number = Int(words[2]) { numbers[String(words[1])] = number }
+    }
+  }
+
+  /// Bytes of an item's value, which are read and dropped; nil if it is not there.
+  func get(_ item: UInt64) throws -> Int? {
+    out.removeAll(keepingCapacity: true)
+    out += "mg \(Self.key(item)) v\r\n".utf8
+    try sendAll()
+    let line = try readLine()
+    if line.starts(with: "EN".utf8) { return nil }
+    guard line.starts(with: "VA ".utf8),
+      let length = Int(String(decoding: line.dropFirst(3).prefix { $0 != 32 }, as: UTF8.self))
+    else { throw BenchmarkError(description: "answered: \(String(decoding: line, as: UTF8.self))") }
+    try drop(length + 2)
+    return length
+  }
+
+  /// Stores one value, of any length; false if it was refused.
+  func set(_ item: UInt64, valueLength: Int) throws -> Bool {
+    out = Array("ms \(Self.key(item)) \(valueLength)\r\n".utf8)
+    try sendAll()
+    var left = valueLength
+    while left > 0 {
+      let sent = Self.filler.withUnsafeBytes { send(socket, $0.baseAddress!, min(left, $0.count), Int32(MSG_NOSIGNAL)) }
+      guard sent > 0 else { throw BenchmarkError(description: "the server hung up") }
+      left -= sent
+    }
+    out = Array("\r\n".utf8)
+    try sendAll()
+    return try readLine().starts(with: "HD".utf8)
+  }
+
+  private func drop(_ count: Int) throws {
+    var left = count
+    while left > 0 {
+      if begin == end { try receive() }
+      let taken = min(left, end - begin)
+      begin += taken
+      left -= taken
     }
   }
 
@@ -93,11 +139,7 @@ final class Client {
   private func readLine() throws -> [UInt8] {
     line.removeAll(keepingCapacity: true)
     while true {
-      if begin == end {
-        begin = 0
-        end = buffer.withUnsafeMutableBytes { recv(socket, $0.baseAddress!, $0.count, 0) }
-        guard end > 0 else { throw BenchmarkError(description: "the server hung up") }
-      }
+      if begin == end { try receive() }
       while begin < end {
         let byte = buffer[begin]
         begin += 1
@@ -105,5 +147,11 @@ final class Client {
         if byte != 13 { line.append(byte) }
       }
     }
+  }
+
+  private func receive() throws {
+    begin = 0
+    end = buffer.withUnsafeMutableBytes { recv(socket, $0.baseAddress!, $0.count, 0) }
+    guard end > 0 else { throw BenchmarkError(description: "the server hung up") }
   }
 }

@@ -56,6 +56,8 @@ struct Zipf {
 struct Access: Equatable {
   var item: UInt64
   var valueLength: Int
+  /// Until it expires; 0: never.
+  var seconds = 0
 }
 
 /// Requests as caches see them, made up; the same from the same seed.

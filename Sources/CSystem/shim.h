@@ -1,6 +1,7 @@
 #pragma once
 // What Swift cannot reach by itself: system headers that are not in its Glibc module, and one hint to
 // the memory system. No logic of ours.
+#include <malloc.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>

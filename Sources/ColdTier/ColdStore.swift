@@ -403,7 +403,7 @@ package final class ColdStore: Sendable {
 
   /// The one writer.
   package func makeWriter() throws(ColdError) -> ColdWriter {
-    try ColdWriter(self, try connect(cacheKiB: 16 << 10), after: newestSequence)
+    try ColdWriter(self, try connect(cacheKiB: 2 << 10), after: newestSequence)
   }
 
   /// A reader for one thread. A larger cache would be thrown away at each commit.

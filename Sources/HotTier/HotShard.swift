@@ -300,7 +300,7 @@ package struct HotShard: ~Copyable {
   private mutating func dropBlock(of item: Item) {
     let block = item.block
     largeBytes -= block.byteCount
-    pool.unreserve(block.byteCount)
+    pool.detach(block.byteCount)
     frees.add(block)
   }
 

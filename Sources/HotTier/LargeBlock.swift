@@ -8,25 +8,66 @@ import Synchronization
 ///     byte  0  references  Atomic<Int>
 ///           8  next        of a list of blocks to be freed once the lock is released
 ///          16  byteCount   Int, of this block as the memory accounts count it
-///          24  the value, then "\r\n"
+///          24  pool        that counts it, unowned: it outlives all blocks
+///          32  the value, then "\r\n"
 package struct LargeBlock: @unchecked Sendable {
   @usableFromInline let address: UnsafeMutableRawPointer
 
   @inlinable @inline(__always)
   init(_ address: UnsafeMutableRawPointer) { self.address = address }
 
-  static let headerBytes = 24
+  static let headerBytes = 32
 
-  /// nil if the system has no memory. `valueLength`: bytes, without "\r\n", which is written at once.
-  package static func allocate(valueLength: Int) -> LargeBlock? {
-    guard let memory = malloc(headerBytes + valueLength + 2) else { return nil }
+  /// nil if the limit on memory is reached, or the system has none. `valueLength`: bytes, without "\r\n", which is
+  /// written at once. `beyondLimit`: counted, but never refused for the limit.
+  package static func allocate(valueLength: Int, from pool: SegmentPool, beyondLimit: Bool = false) -> LargeBlock? {
+    let bytes = footprint(headerBytes + valueLength + 2)
+    guard let (memory, length) = take(bytes, from: pool, beyondLimit: beyondLimit) else { return nil }
     memory.bindMemory(to: Atomic<Int>.self, capacity: 1).initialize(to: Atomic(1))
     (memory + 8).storeBytes(of: nil, as: UnsafeMutableRawPointer?.self)
-    (memory + 16).storeBytes(of: footprint(headerBytes + valueLength + 2), as: Int.self)
+    (memory + 16).storeBytes(of: length, as: Int.self)
+    (memory + 24).storeBytes(of: Unmanaged.passUnretained(pool).toOpaque(), as: UnsafeMutableRawPointer.self)
     let end = memory + headerBytes + valueLength
     end.storeBytes(of: 13, as: UInt8.self)
     (end + 1).storeBytes(of: 10, as: UInt8.self)
     return LargeBlock(memory)
+  }
+
+  /// What a block of this value counts against the limit on memory, in bytes.
+  package static func byteCount(valueLength: Int) -> Int { footprint(headerBytes + valueLength + 2) }
+
+  /// From here on a block is a mapping of its own, kept for the next one when it is freed: malloc would keep more of
+  /// it than the limit on memory can bear, and fresh pages cost more than the copy into them.
+  static let mappedBytes = 1 << 20
+
+  private static func take(
+    _ bytes: Int, from pool: SegmentPool, beyondLimit: Bool
+  ) -> (memory: UnsafeMutableRawPointer, bytes: Int)? {
+    func counts(_ bytes: Int) -> Bool {
+      if beyondLimit { pool.idle.countDetached(bytes) } else { return pool.reserveDetached(bytes) }
+      return true
+    }
+    if bytes < mappedBytes {
+      if !counts(bytes) { return nil }
+      if let memory = malloc(bytes) {
+        if pool.idle.heapBytes > bytes { pool.idle.countHeap(-bytes) }
+        return (memory, bytes)
+      }
+    } else {
+      if let spare = pool.idle.takeSpare(bytes) {
+        if counts(spare.byteCount) { return (spare.address, spare.byteCount) }
+        pool.idle.keep(spare)
+        return nil
+      }
+      if !counts(bytes) { return nil }
+      if let mapped = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+        mapped != MAP_FAILED
+      {
+        return (mapped, bytes)
+      }
+    }
+    pool.idle.countDetached(-bytes)
+    return nil
   }
 
   /// What a block of `bytes` takes from the system: 16 more, rounded as malloc does below 128 KiB (it
@@ -41,7 +82,7 @@ package struct LargeBlock: @unchecked Sendable {
   /// For tests.
   var referenceCount: Int { references.pointee.load(ordering: .relaxed) }
   @inlinable
-  package var bytes: UnsafeMutableRawPointer { address + 24 }
+  package var bytes: UnsafeMutableRawPointer { address + 32 }
   package var byteCount: Int { (address + 16).load(as: Int.self) }
   var next: LargeBlock? {
     get { (address + 8).load(as: UnsafeMutableRawPointer?.self).map { LargeBlock($0) } }
@@ -55,7 +96,16 @@ package struct LargeBlock: @unchecked Sendable {
   /// Gives up one reference; the last one frees the memory. May enter the system: not under a lock.
   package func release() {
     if references.pointee.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 {
-      free(address)
+      let bytes = byteCount
+      let idle = Unmanaged<SegmentPool>.fromOpaque((address + 24).load(as: UnsafeMutableRawPointer.self))
+        ._withUnsafeGuaranteedRef { $0.idle }
+      if bytes < Self.mappedBytes {
+        free(address)
+        idle.countHeap(bytes)
+      } else {
+        idle.keep(IdleMemory.Spare(address: address, byteCount: bytes))
+      }
+      idle.countDetached(-bytes)
     }
   }
 }

@@ -15,8 +15,12 @@ package final class SegmentPool: Sendable {
   package static let maximumBytes = HotIndex.maximumPlaces * Item.unit
   private let used = Atomic<Int>(0)
   private let limit: Atomic<Int>
+  /// What is resident and belongs to nobody.
+  let idle = IdleMemory()
   private struct Free: ~Copyable {
+    /// With their memory, and without.
     var list: [Int32] = []
+    var emptied: [Int32] = []
     var neverUsed: Int32 = 0
   }
   private let free = Lock(Free())
@@ -72,29 +76,31 @@ package final class SegmentPool: Sendable {
 
   package var limitBytes: Int { limit.load(ordering: .relaxed) }
   package var usedBytes: Int { used.load(ordering: .relaxed) }
+  /// Segments, and blocks of items and of nobody yet or any more.
+  package var takenBytes: Int { usedBytes + idle.detachedBytes }
   /// Another limit from now on. What is taken beyond it stays until it is reclaimed; the memory of free segments
   /// goes back to the system at once if the limit falls.
   package func setLimit(_ bytes: Int) {
     let before = limit.exchange(bytes, ordering: .relaxed)
-    if bytes < before { releaseFreeSegments() }
+    if bytes < before { trim(atMost: .max) }
   }
 
-  private func releaseFreeSegments() {
-    // Nobody may take a segment while it is emptied, and no system call is made under the lock.
-    let taken = free.withLock { free in
-      let list = free.list
-      free.list = []
-      return list
-    }
-    for number in taken { madvise(base + Int(number) * segmentBytes, segmentBytes, MADV_DONTNEED) }
-    free.withLock { $0.list += taken }
+  /// Empties the free segment that was given back last; false if there is none. Not under a shard's lock.
+  func emptyFreeSegment() -> Bool {
+    // Nobody may take it while it is emptied, and no system call is made under the lock.
+    guard let number = free.withLock({ $0.list.popLast() }) else { return false }
+    madvise(base + Int(number) * segmentBytes, segmentBytes, MADV_DONTNEED)
+    idle.count(-segmentBytes)
+    free.withLock { $0.emptied.append(number) }
+    return true
   }
+
   /// Whether more is taken than the limit allows (after it was lowered).
-  package var isOverLimit: Bool { usedBytes > limitBytes }
+  package var isOverLimit: Bool { takenBytes > limitBytes }
 
   /// Takes `bytes` from the account if the limit allows it.
   package func reserve(_ bytes: Int) -> Bool {
-    if used.add(bytes, ordering: .relaxed).newValue <= limitBytes { return true }
+    if used.add(bytes, ordering: .relaxed).newValue + idle.detachedBytes <= limitBytes { return true }
     used.subtract(bytes, ordering: .relaxed)
     return false
   }
@@ -113,7 +119,11 @@ package final class SegmentPool: Sendable {
       return -1
     }
     let number: Int32 = free.withLock { free in
-      if let last = free.list.popLast() { return last }
+      if let last = free.list.popLast() {
+        idle.count(-segmentBytes)
+        return last
+      }
+      if let last = free.emptied.popLast() { return last }
       if (Int(free.neverUsed) + 1) * segmentBytes > reservedBytes { return -1 }
       free.neverUsed += 1
       return free.neverUsed - 1
@@ -122,17 +132,15 @@ package final class SegmentPool: Sendable {
     return number
   }
 
-  /// Gives a segment back. Its memory is kept for the next taker, unless the limit was lowered.
+  /// Gives a segment back. Its memory is kept for the next taker until `trim` finds that there is too much.
   func give(_ number: Int32) {
-    if isOverLimit {
-      madvise(base + Int(number) * segmentBytes, segmentBytes, MADV_DONTNEED)
-    }
+    idle.count(segmentBytes)
     free.withLock { $0.list.append(number) }
     unreserve(segmentBytes)
   }
 
   /// The free segments, and how many were ever taken; for tests.
-  var freeSegments: (list: [Int32], everTaken: Int) { free.withLock { ($0.list, Int($0.neverUsed)) } }
+  var freeSegments: (list: [Int32], everTaken: Int) { free.withLock { ($0.list + $0.emptied, Int($0.neverUsed)) } }
 
   @inline(__always)
   func head(_ segment: Int32) -> UnsafeMutablePointer<SegmentHead> {

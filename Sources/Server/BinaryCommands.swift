@@ -313,7 +313,9 @@ extension WorkerState {
     _ connection: UnsafeMutablePointer<Connection>, _ request: BinaryRequest, _ key: CacheKey,
     _ end: UnsafeRawPointer
   ) -> Next {
-    guard let block = PinnedValue.allocate(valueLength: request.valueLength) else {
+    let (room, outcome) = cache.allocateBlock(for: key, valueLength: request.valueLength, now: now)
+    guard let block = room else {
+      if waitsForRoom(connection, outcome) { return .parked }
       counters.storeNoMemory &+= 1
       return refuseBinaryValue(connection, request, key, .outOfMemory)
     }

@@ -295,7 +295,10 @@ extension WorkerState {
     _ connection: UnsafeMutablePointer<Connection>, _ request: MetaRequest, _ key: CacheKey,
     _ after: UnsafeRawPointer, _ end: UnsafeRawPointer
   ) -> Next {
-    guard let block = PinnedValue.allocate(valueLength: request.valueLength) else {
+    let (room, outcome) = cache.allocateBlock(for: key, valueLength: request.valueLength, now: now)
+    guard let block = room else {
+      if waitsForRoom(connection, outcome) { return .parked }
+      counters.storeNoMemory &+= 1
       return refuseMetaValue(connection, request, key, Reply.outOfMemoryStoring, after)
     }
     let lineStart = request.keyStart

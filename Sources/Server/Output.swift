@@ -100,7 +100,7 @@ struct Output {
     case failed
   }
 
-  /// Sends as much as the socket takes now.
+  /// Sends as much as the socket takes now, of pinned values no more than `largeTurn`.
   mutating func send(to socket: Int32) -> Sent {
     if pinCount == 0 {
       let sent = retrying { Glibc.send(socket, base, count, Int32(MSG_NOSIGNAL)) }
@@ -112,18 +112,21 @@ struct Output {
     let result: Int = withUnsafeTemporaryAllocation(of: iovec.self, capacity: pinCount * 2 + 1) { vectors in
       var used = 0
       var from = 0
+      var allowance = WorkerState.largeTurn
       for i in 0..<pinCount {
         let pin = pins[i]
+        total += pin.byteCount
+        if allowance == 0 { continue }
         if pin.offset > from {
           vectors[used] = iovec(iov_base: base + from, iov_len: pin.offset - from)
           used += 1
           from = pin.offset
         }
-        vectors[used] = iovec(iov_base: pin.block.bytes, iov_len: pin.byteCount)
+        vectors[used] = iovec(iov_base: pin.block.bytes, iov_len: min(pin.byteCount, allowance))
         used += 1
-        total += pin.byteCount
+        allowance -= min(pin.byteCount, allowance)
       }
-      if count > from {
+      if count > from && allowance > 0 {
         vectors[used] = iovec(iov_base: base + from, iov_len: count - from)
         used += 1
       }
@@ -215,17 +218,20 @@ struct Backlog {
     return end - target
   }
 
-  /// False if the connection is broken.
+  /// Sends as much as the socket takes now, but no more than `largeTurn`. False if the connection is broken.
   mutating func send(to socket: Int32) -> Bool {
-    while let first = chunks.first {
+    var allowance = WorkerState.largeTurn
+    while allowance > 0, let first = chunks.first {
       let (base, start, end): (UnsafeMutableRawPointer, Int, Int) =
         switch first {
         case .bytes(let base, let start, let end): (base, start, end)
         case .pin(let block, let start, let end): (block.bytes, start, end)
         }
-      let sent = retrying { Glibc.send(socket, base + start, end - start, Int32(MSG_NOSIGNAL)) }
+      let wanted = min(end - start, allowance)
+      let sent = retrying { Glibc.send(socket, base + start, wanted, Int32(MSG_NOSIGNAL)) }
       if sent < 0 { return errno == EAGAIN }
       byteCount -= sent
+      allowance -= sent
       if sent == end - start {
         free(first)
         chunks.removeFirst()
@@ -235,7 +241,7 @@ struct Backlog {
       case .bytes: chunks[0] = .bytes(base, start: start + sent, end: end)
       case .pin(let block, _, _): chunks[0] = .pin(block, start: start + sent, end: end)
       }
-      return true
+      if sent < wanted { return true }
     }
     return true
   }

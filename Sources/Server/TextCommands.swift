@@ -283,10 +283,12 @@ extension WorkerState {
     _ connection: UnsafeMutablePointer<Connection>, _ request: TextRequest, _ after: UnsafeRawPointer,
     _ end: UnsafeRawPointer
   ) -> Next {
-    guard let block = PinnedValue.allocate(valueLength: request.valueLength) else {
-      return refuseValue(
-        connection, request, cache.key(request.keyStart, request.keyLength), Reply.outOfMemoryStoring,
-        after)
+    let name = cache.key(request.keyStart, request.keyLength)
+    let (room, outcome) = cache.allocateBlock(for: name, valueLength: request.valueLength, now: now)
+    guard let block = room else {
+      if waitsForRoom(connection, outcome) { return .parked }
+      counters.storeNoMemory &+= 1
+      return refuseValue(connection, request, name, Reply.outOfMemoryStoring, after)
     }
     let key = UnsafeMutableRawPointer.allocate(byteCount: request.keyLength, alignment: 1)
     key.copyMemory(from: request.keyStart, byteCount: request.keyLength)

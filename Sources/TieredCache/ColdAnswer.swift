@@ -53,17 +53,17 @@ package struct ColdAnswer: @unchecked Sendable {
     make(0, sequence: sequence, hash: hash, result: 2)
   }
 
-  /// A copy of a row. `maximumInlineRecord`: longer records keep their value in a block.
+  /// A copy of a row. `pool`: counts the block of a large value, which no limit refuses: who asked for it waits.
   static func row(
     sequence: UInt64, hash: UInt64, key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer,
-    attributes: ItemAttributes, maximumInlineRecord: Int
+    attributes: ItemAttributes, pool: SegmentPool
   ) -> ColdAnswer {
     let suffix = Item.suffixBytes(flags: attributes.flags, valueLength: value.count)
     let inline = Item.recordBytes(
       keyLength: key.count, suffixLength: suffix, valueLength: value.count, large: false)
     var block: LargeBlock? = nil
-    if inline > maximumInlineRecord {
-      block = LargeBlock.allocate(valueLength: value.count)
+    if inline > pool.segmentBytes / 8 {
+      block = LargeBlock.allocate(valueLength: value.count, from: pool, beyondLimit: true)
       if block == nil { return failed(sequence: sequence, hash: hash) }
     }
     let bytes =

@@ -34,14 +34,14 @@ package final class ColdReads: Sendable {
   }
 
   private let state = Monitor(State())
-  private let maximumInlineRecord: Int
+  private let pool: SegmentPool
   private let hasher: KeyHasher
 
   /// Rows read in one transaction.
   private static let batch = 64
 
-  init(maximumInlineRecord: Int, hasher: KeyHasher) {
-    self.maximumInlineRecord = maximumInlineRecord
+  init(pool: SegmentPool, hasher: KeyHasher) {
+    self.pool = pool
     self.hasher = hasher
   }
 
@@ -118,7 +118,7 @@ package final class ColdReads: Sendable {
       bytes = row.key.count + value.count
       answer = .row(
         sequence: wish.sequence, hash: wish.hash, key: row.key, value: value,
-        attributes: row.attributes, maximumInlineRecord: self.maximumInlineRecord)
+        attributes: row.attributes, pool: self.pool)
     }
     state.with { state in
       state.bytes += UInt64(bytes)

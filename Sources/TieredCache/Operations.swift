@@ -86,6 +86,24 @@ extension TieredCache {
     }
   }
 
+  /// Memory for a large value, before it is received. Returns it, or why there is none: outOfMemory, or full (unsaved
+  /// items have to be written first).
+  package func allocateBlock(
+    for key: CacheKey, valueLength: Int, now: UnixSeconds
+  ) -> (block: LargeBlock?, outcome: Outcome) {
+    let bytes = LargeBlock.byteCount(valueLength: valueLength)
+    let shard = shard(key.hash)
+    // One that can never fit evicts nothing.
+    if bytes > pool.limitBytes { return (nil, .outOfMemory) }
+    for _ in 0..<64 {
+      let block = LargeBlock.allocate(valueLength: valueLength, from: pool)
+      if pool.hasExcess { pool.trim() }
+      if let block { return (block, .done) }
+      if let failure = makeRoom(shard, bytes: bytes, now: now) { return (nil, failure) }
+    }
+    return (nil, othersTookIt())
+  }
+
   enum Step {
     case finished(Outcome)
     case needsRoom(Int)
@@ -103,6 +121,7 @@ extension TieredCache {
         return attempt(&state)
       }
       frees.release()
+      if pool.hasExcess { pool.trim() }
       writeBehind?.wakeIfUrged()
       switch step {
       case .finished(let outcome): return outcome
@@ -223,18 +242,11 @@ extension TieredCache {
       renew(old, key.hash, now: now, newCAS: change.newCAS, marks: marks, &state, &changed)
       return .finished(.done)
     }
-    if let block = value.block, !pool.reserve(block.byteCount) { return .needsRoom(block.byteCount) }
     guard
       let item = state.hot.allocate(
         bytes, hash: key.hash, now: now, successorOf: old)
-    else {
-      // Both at once: what was made free for the one would be taken back for the other.
-      if let block = value.block {
-        pool.unreserve(block.byteCount)
-        return .needsRoom(block.byteCount + pool.segmentBytes)
-      }
-      return .needsRoom(bytes)
-    }
+    else { return .needsRoom(bytes) }
+    if let block = value.block { pool.attach(block.byteCount) }
     item.fill(
       key: key.start, keyLength: key.count, valueLength: length, block: value.block,
       attributes: ItemAttributes(
@@ -299,13 +311,8 @@ extension TieredCache {
     var block: LargeBlock? = nil
     if needsBlock(keyLength: key.count, flags: flags, valueLength: length) {
       // The one place where memory is asked for under the lock: how long the value is, is known only here.
-      block = LargeBlock.allocate(valueLength: length)
-      guard let taken = block else { return .finished(.outOfMemory) }
-      if !pool.reserve(taken.byteCount) {
-        let bytes = taken.byteCount
-        taken.release()
-        return .needsRoom(bytes)
-      }
+      block = LargeBlock.allocate(valueLength: length, from: pool)
+      if block == nil { return .needsRoom(LargeBlock.byteCount(valueLength: length)) }
     }
     let bytes = Item.recordBytes(
       keyLength: key.count, suffixLength: Item.suffixBytes(flags: flags, valueLength: length),
@@ -314,14 +321,15 @@ extension TieredCache {
       let item = state.hot.allocate(
         bytes, hash: key.hash, now: now, successorOf: inRAM)
     else {
+      // Both at once: what was made free for the one would be taken back for the other.
       if let block {
         let blockBytes = block.byteCount
-        pool.unreserve(blockBytes)
         block.release()
         return .needsRoom(blockBytes + pool.segmentBytes)
       }
       return .needsRoom(bytes)
     }
+    if let block { pool.attach(block.byteCount) }
     item.fill(
       key: key.start, keyLength: key.count, valueLength: length, block: block,
       attributes: ItemAttributes(

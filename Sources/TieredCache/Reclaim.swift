@@ -20,7 +20,7 @@ extension TieredCache {
     var steps = 0
     var passes = 0
     var tried = Set<Int>()
-    while pool.usedBytes + target > pool.limitBytes {
+    while pool.takenBytes + target > pool.limitBytes {
       let number = reclaimVictim(wanting, except: tried)
       if number < 0 {
         var unsaved = false
@@ -42,7 +42,9 @@ extension TieredCache {
       var frees = DeferredFrees()
       let step = (shards + number).withLock { state in
         defer { swap(&frees, &state.hot.frees) }
-        return self.reclaimOnce(&state, items: Self.reclaimStep, now: now)
+        // Of large items one at a time: all 64 would be more than is wanted, and the newest among them.
+        let isLarge = state.hot.largeBytes > state.hot.usedBytes / 2
+        return self.reclaimOnce(&state, items: isLarge ? 1 : Self.reclaimStep, now: now)
       }
       frees.release()
       if step == .stuck { tried.insert(number) }
@@ -163,6 +165,7 @@ extension TieredCache {
         shards[i].state.hot.index.finishShrinking(freed)
       }
     }
+    pool.trim(atMost: .max)
     // A limit that was lowered while serving.
     var rounds = 0
     while pool.isOverLimit && !options.evictionsDisabled && rounds < 10_000 {

@@ -104,7 +104,7 @@ extension TieredCache {
     let key = key(row.key.baseAddress!, row.key.count)
     let answer = ColdAnswer.row(
       sequence: row.sequence, hash: key.hash, key: row.key, value: value, attributes: row.attributes,
-      maximumInlineRecord: pool.segmentBytes / 8)
+      pool: pool)
     defer { answer.release() }
     shard(key.hash).withLock { state in
       guard let entry = state.cold.find(key.hash), entry.sequence == row.sequence,

@@ -183,7 +183,7 @@ package final class TieredCache: Sendable {
       $0.pendingAt = pendingFlushAt
     }
     if let store {
-      coldReads = ColdReads(maximumInlineRecord: segment / 8, hasher: hasher)
+      coldReads = ColdReads(pool: pool, hasher: hasher)
       writeBehind = WriteBehind(
         writer: try store.makeWriter(), shardCount: count, casReservedTo: firstCAS + (1 << 32))
       if flushIsDue { writeBehind!.flushChanged.store(true, ordering: .relaxed) }
@@ -425,21 +425,19 @@ package final class TieredCache: Sendable {
   ) -> Item? {
     let row = answer.item
     let bytes = row.recordBytes
-    if row.isLarge && !pool.reserve(row.block.byteCount) {
+    if row.isLarge && pool.isOverLimit {
       reclaimHere(&state, items: 256, now: now)
-      if !pool.reserve(row.block.byteCount) { return nil }
+      if pool.isOverLimit { return nil }
     }
     var room = state.hot.allocate(bytes, hash: key.hash, now: now)
     if room == nil {
       reclaimHere(&state, items: 256, now: now)
       room = state.hot.allocate(bytes, hash: key.hash, now: now)
     }
-    guard let item = room else {
-      if row.isLarge { pool.unreserve(row.block.byteCount) }
-      return nil
-    }
+    guard let item = room else { return nil }
     item.copyRecord(from: row, bytes)
     if row.isLarge {
+      pool.attach(row.block.byteCount)
       row.block.retain()
       answer.gaveBlock = true
     }

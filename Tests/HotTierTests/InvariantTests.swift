@@ -276,11 +276,12 @@ private final class InvariantRun {
       Item.recordBytes(keyLength: key.count, suffixLength: suffix, valueLength: length, large: false) > largest
     var block: LargeBlock?
     if isLarge {
-      block = LargeBlock.allocate(valueLength: length)
       var rounds = 0
-      while !pool.reserve(block!.byteCount) {
+      block = LargeBlock.allocate(valueLength: length, from: pool)
+      while block == nil {
         rounds += 1
-        if rounds > 200 || reclaim(rounds % 2 == 0 ? shards : shards + 1, 64) == .stuck { return block!.release() }
+        if rounds > 200 || reclaim(rounds % 2 == 0 ? shards : shards + 1, 64) == .stuck { return }
+        block = LargeBlock.allocate(valueLength: length, from: pool)
       }
     }
     let bytes = Item.recordBytes(
@@ -293,12 +294,10 @@ private final class InvariantRun {
       }
     }
     guard let item = room else {
-      if let block {
-        pool.unreserve(block.byteCount)
-        block.release()
-      }
+      block?.release()
       return
     }
+    if let block { pool.attach(block.byteCount) }
     withItem(number, shard) { old, hash in shard.pointee.unlink(old, hash: hash) }
     item.fillHeader(
       keyLength: key.count, suffixLength: suffix, valueLength: length, large: isLarge,

@@ -7,9 +7,11 @@ import TieredCache
 
 /// What a socket takes only in part must come out whole, whatever the part.
 @Suite struct OutputTests {
+  private let pool = SegmentPool(limit: 64 << 20, segmentBytes: 64 << 10)
+
   private func pin(_ text: String) -> (PinnedValue, Int) {
     let bytes = Array(text.utf8)
-    let block = PinnedValue.allocate(valueLength: bytes.count)!
+    let block = PinnedValue.allocate(valueLength: bytes.count, from: pool)!
     block.bytes.copyMemory(from: bytes, byteCount: bytes.count)
     return (block, bytes.count + 2)
   }

@@ -187,7 +187,7 @@ final class Bench {
   ) -> Outcome {
     var block: PinnedValue? = nil
     if cache.needsBlock(keyLength: key.utf8.count, flags: flags, valueLength: value.count) {
-      block = PinnedValue.allocate(valueLength: value.count)
+      block = PinnedValue.allocate(valueLength: value.count, from: cache.pool, beyondLimit: true)
       block!.bytes.copyMemory(from: value, byteCount: value.count)
     }
     var changed = ChangedItem()

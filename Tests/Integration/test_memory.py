@@ -1,0 +1,83 @@
+"""Memory within its limit, whatever comes: the quick form of what `Benchmarks memory` measures."""
+
+import re
+import time
+
+import pytest
+
+MIB = 1 << 20
+
+
+def peak_without_cold_index(server, connection) -> int:
+    """The most bytes that were resident at once; the cold index, which only grows here, apart."""
+    with open(f"/proc/{server.pid}/status") as file:
+        most = int(re.search(r"VmHWM:\s+(\d+)", file.read())[1]) << 10
+    return most - int(connection.statistics("tiers").get("cold_index_bytes", 0))
+
+
+@pytest.mark.parametrize("cold", [False, pytest.param(True, marks=pytest.mark.cold_tier)])
+def test_resident_memory_stays_within_the_limit_while_sizes_change(make_server, cold):
+    memory = 64
+    options = ["--cold-limit", "1G"] if cold else []
+    server = make_server(*options, cold=cold, memory=memory, threads=1).start()
+    number = 0
+    with server.connect() as connection:
+        for i in range(200):
+            connection.set(f"hot{i}", b"h" * 100)
+        for length in (100, 1000, 50_000, 100):
+            for _ in range(int(1.3 * memory * MIB / (length + 60) / 50)):
+                number += 50
+                connection.send(b"".join(b"ms key%09d %d q\r\n%s\r\n" % (number + i, length, b"v" * length)
+                                         for i in range(50)) + b"mn\r\n")
+                assert connection.read_line() == b"MN\r\n"
+                # What is read stays.
+                assert connection.get(f"hot{number // 50 % 200}") == b"h" * 100
+            most = peak_without_cold_index(server, connection)
+            assert most <= memory * MIB * 1.10 + 16 * MIB, f"{most >> 20} MiB after values of {length} bytes"
+
+
+def test_a_value_that_can_not_fit_is_refused_and_evicts_nothing(make_server):
+    server = make_server("-I", "32m", cold=False, memory=64).start()
+    with server.connect() as connection:
+        for i in range(1000):
+            connection.set(f"k{i}", b"x" * 100)
+        assert connection.call(b"cache_memlimit 16\r\n") == b"OK"
+        time.sleep(0.6)
+        length = 20 * MIB
+        reply = connection.call(b"set large 0 0 %d\r\n%s\r\n" % (length, b"y" * length))
+        assert reply == b"SERVER_ERROR out of memory storing object"
+        assert connection.get("large") is None
+        assert all(connection.get(f"k{i}") == b"x" * 100 for i in range(1000))
+
+
+def test_without_evictions_a_large_value_is_refused_when_memory_is_full(make_server):
+    server = make_server("-M", "-I", "8m", cold=False, memory=32).start()
+    with server.connect() as connection:
+        replies = [connection.call(b"set k%d 0 0 %d\r\n%s\r\n" % (i, 4 * MIB, b"x" * (4 * MIB))) for i in range(12)]
+        assert replies[0] == b"STORED"
+        assert replies[-1] == b"SERVER_ERROR out of memory storing object"
+        assert set(replies) == {b"STORED", b"SERVER_ERROR out of memory storing object"}
+        assert connection.get("k0") == b"x" * (4 * MIB)
+
+
+@pytest.mark.parametrize("options", [["-n", "64"], ["-f", "1.1"], ["-n", "48", "-f", "2"], ["-I", "128m"], ["-I", "4k"]])
+def test_options_of_memcached_about_sizes_are_accepted(make_server, options):
+    server = make_server(*options, cold=False, memory=512).start()
+    with server.connect() as connection:
+        connection.set("k", b"x" * 2000)
+        assert connection.get("k") == b"x" * 2000
+
+
+def test_the_limit_can_be_raised_and_lowered_many_times_over(make_server):
+    server = make_server(cold=False, memory=16).start()
+    with server.connect() as connection:
+        for limit in (250, 16, 200, 64):
+            assert connection.call(b"cache_memlimit %d\r\n" % limit) == b"OK"
+            assert connection.statistics()["limit_maxbytes"] == str(limit * MIB)
+            for i in range(2000):
+                connection.send(b"ms l%d-%d 20000 q\r\n%s\r\n" % (limit, i, b"x" * 20_000))
+            assert connection.call(b"mn\r\n") == b"MN"
+            held = int(connection.statistics("tiers")["hot_memory"])
+            assert held <= (limit + 1) * MIB
+            if limit > 64:
+                assert held >= 38 * MIB, limit
