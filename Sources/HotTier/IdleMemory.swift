@@ -1,4 +1,5 @@
 import CSystem
+import CacheCore
 import Glibc
 import Synchronization
 
@@ -13,7 +14,7 @@ final class IdleMemory: Sendable {
   /// Of blocks that malloc has back and may have kept.
   private let heap = Atomic<Int>(0)
   /// Mappings of freed blocks.
-  private let spares = Mutex<[Spare]>([])
+  private let spares = Lock<[Spare]>([])
   private static let maximumSpares = 64
 
   /// Belongs to whoever holds it.
