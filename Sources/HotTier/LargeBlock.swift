@@ -91,6 +91,8 @@ package struct LargeBlock: @unchecked Sendable {
     }
   }
 
+  package func isSame(as other: LargeBlock) -> Bool { address == other.address }
+
   package func retain() { references.pointee.add(1, ordering: .relaxed) }
 
   /// Gives up one reference; the last one frees the memory. May enter the system: not under a lock.

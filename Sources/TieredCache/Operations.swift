@@ -74,10 +74,12 @@ extension TieredCache {
     changed: inout ChangedItem
   ) -> Outcome {
     if let refusal = refusal() { return refusal }
+    var joined = joinOutside(mode, key, value.bytes, now: now, answer: answer)
+    defer { joined?.release() }
     return withRoom(key.hash, now: now) { state in
       let sighting = self.sighting(key, now: now, answer: answer, &state)
       let step = self.storeLocked(
-        mode, key, flags: flags, expiresAt: expiresAt, value, now: now, answer: answer, change, &state,
+        mode, key, flags: flags, expiresAt: expiresAt, value, now: now, answer: answer, change, &joined, &state,
         &changed)
       self.noteStore(
         key, mode, flags: flags, valueLength: value.bytes.count, expiresAt: expiresAt, sighting, step, changed,
@@ -161,8 +163,8 @@ extension TieredCache {
 
   private func storeLocked(
     _ mode: StoreMode, _ key: CacheKey, flags: UInt32, expiresAt: UnixSeconds, _ value: NewValue,
-    now: UnixSeconds, answer: ColdAnswer?, _ change: ChangeOptions, _ state: inout ShardState,
-    _ changed: inout ChangedItem
+    now: UnixSeconds, answer: ColdAnswer?, _ change: ChangeOptions, _ joined: inout JoinedValue?,
+    _ state: inout ShardState, _ changed: inout ChangedItem
   ) -> Step {
     if mustWait(state) {
       writeBehind!.urge()
@@ -207,7 +209,7 @@ extension TieredCache {
       }
       if let unique = change.unique, present.cas != unique { return .finished(.exists) }
       return join(
-        present, value.bytes, inRAM, key, now: now, isPrepend: mode.isPrepend, change, &state, &changed)
+        present, value.bytes, inRAM, key, now: now, isPrepend: mode.isPrepend, change, &joined, &state, &changed)
     }
     return put(
       key, flags: flags, expiresAt: expiresAt, value, over: inRAM, now: now, change, marks: marks, &state,
@@ -267,7 +269,7 @@ extension TieredCache {
 
   /// Links a new record in place of an old one, which goes; what the log may hold of the key is still
   /// known afterwards.
-  private func replace(
+  func replace(
     _ old: Item?, by item: Item, _ hash: UInt64, now: UnixSeconds, newCAS: UInt64?, marks: ItemState,
     _ state: inout ShardState, _ changed: inout ChangedItem
   ) {
@@ -296,57 +298,6 @@ extension TieredCache {
     changed.cas = cas
     changed.valueLength = item.valueLength
     self.changed(item, hash, &state)
-  }
-
-  private func join(
-    _ present: Item, _ added: UnsafeRawBufferPointer, _ inRAM: Item?, _ key: CacheKey,
-    now: UnixSeconds, isPrepend: Bool, _ change: ChangeOptions, _ state: inout ShardState,
-    _ changed: inout ChangedItem
-  ) -> Step {
-    let length = present.valueLength + added.count
-    let flags = present.flags
-    if Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length) > options.maximumItemBytes {
-      return .finished(.notStored)
-    }
-    var block: LargeBlock? = nil
-    if needsBlock(keyLength: key.count, flags: flags, valueLength: length) {
-      // The one place where memory is asked for under the lock: how long the value is, is known only here.
-      block = LargeBlock.allocate(valueLength: length, from: pool)
-      if block == nil { return .needsRoom(LargeBlock.byteCount(valueLength: length)) }
-    }
-    let bytes = Item.recordBytes(
-      keyLength: key.count, suffixLength: Item.suffixBytes(flags: flags, valueLength: length),
-      valueLength: length, large: block != nil)
-    guard
-      let item = state.hot.allocate(
-        bytes, hash: key.hash, now: now, successorOf: inRAM)
-    else {
-      // Both at once: what was made free for the one would be taken back for the other.
-      if let block {
-        let blockBytes = block.byteCount
-        block.release()
-        return .needsRoom(blockBytes + pool.segmentBytes)
-      }
-      return .needsRoom(bytes)
-    }
-    if let block { pool.attach(block.byteCount) }
-    item.fill(
-      key: key.start, keyLength: key.count, valueLength: length, block: block,
-      attributes: ItemAttributes(
-        flags: flags, expiresAt: present.expiresAt, cas: 0,
-        state: present.keyIsBinary ? ItemAttributes.binaryKey : 0))
-    let value = item.value
-    if isPrepend {
-      if added.count > 0 { value.copyMemory(from: added.baseAddress!, byteCount: added.count) }
-      (value + added.count).copyMemory(from: present.value, byteCount: present.valueLength)
-    } else {
-      value.copyMemory(from: present.value, byteCount: present.valueLength)
-      if added.count > 0 {
-        (value + present.valueLength).copyMemory(from: added.baseAddress!, byteCount: added.count)
-      }
-    }
-    replace(inRAM, by: item, key.hash, now: now, newCAS: change.newCAS, marks: .none, &state, &changed)
-    return .finished(.done)
   }
 
   /// What an item counts against the largest size allowed; see `Item.nominalBytes`.

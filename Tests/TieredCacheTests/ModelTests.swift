@@ -78,10 +78,12 @@ import Testing
           if model[key] != nil { model[key] = Entry(value: value, flags: flags, expiresAt: 0) }
         case 12, 13:
           let front = random.next() % 2 == 0
-          let outcome = bench.store(front ? .prepend : .append, key, Array("+\(step)".utf8))
+          // Little, and now and then more than lies in a segment.
+          let added = Array("+\(step)".utf8) + [UInt8](repeating: 43, count: random.next() % 8 == 0 ? 10_000 : 0)
+          let outcome = bench.store(front ? .prepend : .append, key, added)
           #expect(outcome.name == (model[key] == nil ? "notStored" : "done"), context)
           if let old = model[key] {
-            model[key]!.value = front ? Array("+\(step)".utf8) + old.value : old.value + Array("+\(step)".utf8)
+            model[key]!.value = front ? added + old.value : old.value + added
           }
         case 14:
           #expect(bench.delete(key).name == (model[key] == nil ? "notFound" : "done"), context)

@@ -1,0 +1,133 @@
+import CacheCore
+import HotTier
+
+/// What append or prepend makes of a large value, or with one, put together outside of the lock.
+struct JoinedValue {
+  /// The block that the old value was copied from, pinned; nil: the old value is inline, and copied under the lock.
+  var source: LargeBlock?
+  var presentLength: Int
+  var block: LargeBlock
+  /// It is an item's now.
+  var wasTaken = false
+
+  /// Whether the item that is there now is the one that it was made of. A pinned block is nobody else's.
+  func suits(_ present: Item) -> Bool {
+    if wasTaken || present.valueLength != presentLength { return false }
+    guard let source else { return !present.isLarge }
+    return present.isLarge && present.block.isSame(as: source)
+  }
+
+  func release() {
+    source?.release()
+    if !wasTaken { block.release() }
+  }
+}
+
+extension TieredCache {
+  /// Copies what is long of an append or prepend while others go on. nil: nothing is, or there is no room at once;
+  /// then `join` does all of it, or says why not.
+  func joinOutside(
+    _ mode: StoreMode, _ key: CacheKey, _ added: UnsafeRawBufferPointer, now: UnixSeconds, answer: ColdAnswer?
+  ) -> JoinedValue? {
+    switch mode {
+    case .append, .prepend: break
+    default: return nil
+    }
+    let addsMuch = added.count > pool.segmentBytes / 8
+    var source: LargeBlock? = nil
+    var presentLength = -1
+    var flags: UInt32 = 0
+    func note(_ item: Item) {
+      if !item.isLarge && !addsMuch { return }
+      presentLength = item.valueLength
+      flags = item.flags
+      if item.isLarge {
+        source = item.block
+        item.block.retain()
+      }
+    }
+    shard(key.hash).withLock { state in
+      if let item = state.hot.find(key.hash, key.start, key.count) {
+        note(item)
+      } else if let answer, answer.hash == key.hash, answer.wasFound, !answer.gaveBlock {
+        note(answer.item)
+      }
+    }
+    if presentLength < 0 { return nil }
+    let length = presentLength + added.count
+    let isAllowed =
+      Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length) <= options.maximumItemBytes
+    guard isAllowed, let block = allocateBlock(for: key, valueLength: length, now: now).block else {
+      source?.release()
+      return nil
+    }
+    let bytes = block.bytes
+    if added.count > 0 {
+      (bytes + (mode.isPrepend ? 0 : presentLength)).copyMemory(from: added.baseAddress!, byteCount: added.count)
+    }
+    if let source {
+      (bytes + (mode.isPrepend ? added.count : 0)).copyMemory(from: source.bytes, byteCount: presentLength)
+    }
+    return JoinedValue(source: source, presentLength: presentLength, block: block)
+  }
+
+  func join(
+    _ present: Item, _ added: UnsafeRawBufferPointer, _ inRAM: Item?, _ key: CacheKey,
+    now: UnixSeconds, isPrepend: Bool, _ change: ChangeOptions, _ joined: inout JoinedValue?,
+    _ state: inout ShardState, _ changed: inout ChangedItem
+  ) -> Step {
+    let length = present.valueLength + added.count
+    let flags = present.flags
+    if Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length) > options.maximumItemBytes {
+      return .finished(.notStored)
+    }
+    var block: LargeBlock? = nil
+    let isPrepared = joined?.suits(present) ?? false
+    if isPrepared {
+      block = joined!.block
+    } else if needsBlock(keyLength: key.count, flags: flags, valueLength: length) {
+      // Memory is asked for under the lock: the value was not so long, or another, a moment ago.
+      block = LargeBlock.allocate(valueLength: length, from: pool)
+      if block == nil { return .needsRoom(LargeBlock.byteCount(valueLength: length)) }
+    }
+    let bytes = Item.recordBytes(
+      keyLength: key.count, suffixLength: Item.suffixBytes(flags: flags, valueLength: length),
+      valueLength: length, large: block != nil)
+    guard
+      let item = state.hot.allocate(
+        bytes, hash: key.hash, now: now, successorOf: inRAM)
+    else {
+      // Both at once: what was made free for the one would be taken back for the other.
+      if let block {
+        let blockBytes = block.byteCount
+        if !isPrepared { block.release() }
+        return .needsRoom(blockBytes + pool.segmentBytes)
+      }
+      return .needsRoom(bytes)
+    }
+    if let block { pool.attach(block.byteCount) }
+    item.fill(
+      key: key.start, keyLength: key.count, valueLength: length, block: block,
+      attributes: ItemAttributes(
+        flags: flags, expiresAt: present.expiresAt, cas: 0,
+        state: present.keyIsBinary ? ItemAttributes.binaryKey : 0))
+    let value = item.value
+    if isPrepared {
+      if joined!.source == nil {
+        let gap = isPrepend ? added.count : 0
+        (value + gap).copyMemory(from: present.value, byteCount: present.valueLength)
+      }
+      joined!.wasTaken = true
+    } else if isPrepend {
+      if added.count > 0 { value.copyMemory(from: added.baseAddress!, byteCount: added.count) }
+      (value + added.count).copyMemory(from: present.value, byteCount: present.valueLength)
+    } else {
+      value.copyMemory(from: present.value, byteCount: present.valueLength)
+      if added.count > 0 {
+        (value + present.valueLength).copyMemory(from: added.baseAddress!, byteCount: added.count)
+      }
+    }
+    replace(inRAM, by: item, key.hash, now: now, newCAS: change.newCAS, marks: .none, &state, &changed)
+    return .finished(.done)
+  }
+}
