@@ -97,10 +97,10 @@ extension TieredCache {
       let item = state.hot.allocate(
         bytes, hash: key.hash, now: now, successorOf: inRAM)
     else {
-      // Both at once: what was made free for the one would be taken back for the other.
-      if let block {
+      // One that is prepared is counted already. Else both at once: what was made free for the one would be taken back for the other.
+      if let block, !isPrepared {
         let blockBytes = block.byteCount
-        if !isPrepared { block.release() }
+        block.release()
         return .needsRoom(blockBytes + pool.segmentBytes)
       }
       return .needsRoom(bytes)
