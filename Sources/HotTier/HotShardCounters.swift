@@ -37,8 +37,7 @@ package enum ReclaimStep {
 
 extension HotShard {
   /// Counts a read of an item.
-  @inline(__always)
-  package func countHit(_ item: Item, touching: Bool) {
+  public func countHit(_ item: Item, touching: Bool) {
     let sizeClass = pool.classes.number(item.nominalBytes)
     if touching { sizes[sizeClass].touchHits += 1 } else { sizes[sizeClass].getHits += 1 }
     if head(segment(of: item)).pointee.queue == .protected { sizes[sizeClass].protectedHits += 1 }

@@ -24,7 +24,9 @@ extension WorkerState {
     _ connection: UnsafeMutablePointer<Connection>, _ start: UnsafeRawPointer, _ end: UnsafeRawPointer
   ) -> UnsafeRawPointer {
     var p = start
+    var prefetchedTo = start
     while p < end {
+      if p >= prefetchedTo && end - p >= Self.pipelineBytes { prefetchedTo = prefetchPipeline(p, end) }
       if requestsLeft <= 0 && yieldsTurn(connection) { return p }
       if out.count > Self.flushThreshold || out.mustFlush {
         if !flushMidway(connection) { return p }

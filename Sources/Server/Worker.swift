@@ -91,9 +91,10 @@ final class Worker: @unchecked Sendable {
 /// The loop of one worker and all that it owns. One `recv` into a buffer of the thread, every complete
 /// command in it served, one `send`. Never copied: its worker holds it at one address and frees it.
 struct WorkerState {
-  unowned(unsafe) let cache: TieredCache
-  unowned(unsafe) let shared: ServerShared
-  unowned(unsafe) let mailbox: Mailbox
+  // Plain references: each use of an `unowned(unsafe)` one counts up and down, these are borrowed.
+  let cache: TieredCache
+  let shared: ServerShared
+  let mailbox: Mailbox
   let limits: ServerShared.Limits
   let epoll: Int32
   let input: UnsafeMutableRawPointer
@@ -403,6 +404,7 @@ struct WorkerState {
   ) {
     let end = start + count
     currentIsSilent = false
+    requestsLeft = limits.requestsPerEvent
     served.pointee = connection.pointee.socket
     let left = serveBytes(connection, start, end)
     if connection.pointee.isClosed {
