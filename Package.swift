@@ -23,6 +23,8 @@ let package = Package(
     .systemLibrary(
       name: "CSQLite", path: "Sources/CSQLite", pkgConfig: "sqlite3",
       providers: [.apt(["libsqlite3-dev"])]),
+    .systemLibrary(
+      name: "COpenSSL", path: "Sources/COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
     .systemLibrary(name: "CSystem", path: "Sources/CSystem"),
     .target(
       name: "Migrations", path: "migrations", exclude: ["README.md"],
@@ -35,6 +37,7 @@ let package = Package(
     .target(
       name: "Settings", dependencies: ["CacheCore", .product(name: "Yams", package: "Yams")],
       swiftSettings: common),
+    .target(name: "TLS", dependencies: ["COpenSSL", "CacheCore"], swiftSettings: hot),
     .target(
       name: "ColdTier",
       dependencies: ["CacheCore", "SQLite", "Migrations", .product(name: "Logging", package: "swift-log")],
@@ -51,7 +54,7 @@ let package = Package(
     .target(
       name: "Server",
       dependencies: [
-        "CSystem", "CacheCore", "HotTier", "ColdTier", "TieredCache", "MemcachedProtocol", "Settings",
+        "CSystem", "CacheCore", "HotTier", "ColdTier", "TieredCache", "MemcachedProtocol", "Settings", "TLS",
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: hot),
     .executableTarget(

@@ -3,6 +3,7 @@ import CacheCore
 import Glibc
 import MemcachedProtocol
 import Synchronization
+import TLS
 import TieredCache
 
 /// What all workers share and none changes on the path of a request.
@@ -23,6 +24,9 @@ final class ServerShared: Sendable {
   let administration: Administration
   /// Who may connect; nil: everybody.
   let passwords: PasswordList?
+  /// nil: no listener speaks TLS.
+  let tls: TLSContext?
+  let certificatesReadAt: Atomic<UInt32>
 
   struct Limits: Sendable {
     var maximumItemBytes: Int
@@ -46,14 +50,23 @@ final class ServerShared: Sendable {
   }
 
   init(
-    cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration, passwords: PasswordList? = nil
+    cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration, passwords: PasswordList? = nil,
+    tls: TLSContext? = nil
   ) {
     self.cache = cache
     self.limits = limits
     self.verbosity = Atomic(verbosity)
     self.administration = administration
     self.passwords = passwords
+    self.tls = tls
     startedAt = cache.clock.now()
+    certificatesReadAt = Atomic(startedAt)
+  }
+
+  /// Reads the files of TLS again. Connections that are open keep the certificates with which they began.
+  func reloadCertificates() throws(TLSError) {
+    try tls?.reload()
+    certificatesReadAt.store(cache.clock.now(), ordering: .relaxed)
   }
 }
 
@@ -217,6 +230,11 @@ struct WorkerState {
     if connection.pointee.isClosed || connection.pointee.isYielded { return }
     if events & EPOLLOUT.rawValue != 0 && connection.pointee.wantsWrite {
       if !drainBacklog(connection) { return }
+      if let secure = connection.pointee.secure, !secure.isEstablished {
+        // The handshake had more to say than the socket took.
+        receive(connection)
+        return
+      }
     }
     if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 {
       if connection.pointee.parking == .watch {
@@ -288,6 +306,13 @@ struct WorkerState {
     if let first = connections { first.pointee.previous = connection }
     connections = connection
     connectionCount += 1
+    if let security = accepted.security {
+      connection.pointee.secure = security.context.session(on: accepted.socket, verification: security.verification)
+      if connection.pointee.secure == nil {
+        close(connection)
+        return
+      }
+    }
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
     event.data.u64 = UInt64(UInt(bitPattern: connection))
@@ -303,6 +328,9 @@ struct WorkerState {
       return
     }
     noteClosed(connection)
+    // Its goodbye goes over the socket.
+    connection.pointee.secure?.free()
+    connection.pointee.secure = nil
     Glibc.close(connection.pointee.socket)
     if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
     if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
@@ -386,14 +414,11 @@ struct WorkerState {
       close(connection)
       return
     }
-    let received = retrying { recv(connection.pointee.socket, input + kept, room, 0) }
-    if received <= 0 {
-      if received < 0 && errno == EAGAIN { return }
-      close(connection)
-      return
-    }
+    let received = take(from: connection, input + kept, room)
+    if received <= 0 { return }
     counters.bytesRead &+= UInt64(received)
     process(connection, input, kept + received)
+    if connection.pointee.secure != nil { takeMoreInTurn(connection) }
   }
 
   /// Serves `count` bytes at `start` (the thread's buffer, or the connection's own), keeps what is left
@@ -441,7 +466,7 @@ struct WorkerState {
       out.spill(after: 0, into: &connection.pointee.backlog)
       return true
     }
-    switch out.send(to: connection.pointee.socket) {
+    switch out.send(to: connection.pointee.socket, connection.pointee.secure) {
     case .all:
       out.reset()
       return true
@@ -461,7 +486,7 @@ struct WorkerState {
   /// Sends on what the socket did not take before. False if the connection is closed.
   mutating func drainBacklog(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     if connection.pointee.parking == .commit || connection.pointee.datagram != nil { return true }
-    if !connection.pointee.backlog.send(to: connection.pointee.socket) {
+    if !connection.pointee.backlog.send(to: connection.pointee.socket, connection.pointee.secure) {
       close(connection)
       return false
     }

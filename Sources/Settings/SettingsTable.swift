@@ -88,6 +88,16 @@ package enum SettingsTable {
     choice("protocol", \.settings.wireProtocol),
     text("auth-file", allowed: "a path", \.settings.passwordFile),
     flag("sasl", \.settings.saslEnabled),
+    flag("tls.enabled", \.settings.tls.isEnabled),
+    text("tls.certificate", allowed: "a path", \.settings.tls.certificateFile),
+    text("tls.key", allowed: "a path", \.settings.tls.keyFile),
+    choice("tls.key-format", \.settings.tls.keyFormat),
+    text("tls.client-roots", allowed: "a path", \.settings.tls.clientRootsFile),
+    choice("tls.verify", \.settings.tls.verification),
+    text("tls.ciphers", allowed: "a list of ciphers, as OpenSSL has it", \.settings.tls.ciphers),
+    choice("tls.min-version", \.settings.tls.oldest),
+    flag("tls.session-cache", \.settings.tls.keepsSessions),
+    flag("tls.kernel", \.settings.tls.usesKernel),
     text("user", allowed: "a user of this system", \.settings.user),
     flag("daemon", \.settings.daemonize),
     flag("core-files", \.settings.coreFiles),
@@ -221,6 +231,7 @@ extension Draft {
       if port != 0 { settings.listeners = try addresses(defaultPort: max(port, 0)) }
       if datagramPort != 0 { settings.datagramListeners = try addresses(defaultPort: max(datagramPort, 0)) }
     }
+    try settings.checkTLS()
     try settleAuthentication(&settings, environment)
     if settings.maximumItemSize > settings.hotMemory / 2 {
       throw SettingsError(
