@@ -136,10 +136,10 @@ extension TLSOptions {
     usesKernel = settings.usesKernel
     oldest =
       switch settings.oldest {
-      case .tls1_0: .tls1_0
-      case .tls1_1: .tls1_1
-      case .tls1_2: .tls1_2
-      case .tls1_3: .tls1_3
+      case .tls10: .tls10
+      case .tls11: .tls11
+      case .tls12: .tls12
+      case .tls13: .tls13
       }
   }
 }

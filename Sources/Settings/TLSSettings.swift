@@ -7,10 +7,10 @@ package enum TLSKeyFormatSetting: String, Sendable, CaseIterable { case pem, der
 
 /// `tls.min-version`
 package enum TLSVersionSetting: String, Sendable, CaseIterable {
-  case tls1_0 = "1.0"
-  case tls1_1 = "1.1"
-  case tls1_2 = "1.2"
-  case tls1_3 = "1.3"
+  case tls10 = "1.0"
+  case tls11 = "1.1"
+  case tls12 = "1.2"
+  case tls13 = "1.3"
 }
 
 /// Files and rules of TLS. Meanings: docs/operations.md, TLS.
@@ -29,7 +29,7 @@ package struct TLSSettings: Sendable, Equatable {
   package var ciphers: String? = nil
   package var keepsSessions = false
   package var usesKernel = false
-  package var oldest = TLSVersionSetting.tls1_2
+  package var oldest = TLSVersionSetting.tls12
 
   package init() {}
 }

@@ -8,7 +8,6 @@ public final class TLSContext: Sendable {
   /// One reading of the files. Freed with the last connection that uses it (OpenSSL counts them).
   private struct Generation: ~Copyable, @unchecked Sendable {
     let handle: OpaquePointer
-    init(handle: OpaquePointer) { self.handle = handle }
     deinit { SSL_CTX_free(handle) }
 
     /// The address of the context, which the caller frees.
@@ -77,10 +76,10 @@ public final class TLSContext: Sendable {
     let generation = Generation(handle: context)
     let oldest: Int32 =
       switch options.oldest {
-      case .tls1_0: TLS1_VERSION
-      case .tls1_1: TLS1_1_VERSION
-      case .tls1_2: TLS1_2_VERSION
-      case .tls1_3: TLS1_3_VERSION
+      case .tls10: TLS1_VERSION
+      case .tls11: TLS1_1_VERSION
+      case .tls12: TLS1_2_VERSION
+      case .tls13: TLS1_3_VERSION
       }
     guard cache_ssl_ctx_set_min_version(context, oldest) == 1 else { throw failure("can't set the oldest version") }
     guard SSL_CTX_use_certificate_chain_file(context, options.certificateFile) == 1 else {

@@ -10,10 +10,10 @@ public enum PeerVerification: String, Sendable, CaseIterable {
 
 /// The oldest version of the protocol that is spoken.
 public enum TLSVersion: String, Sendable, CaseIterable {
-  case tls1_0 = "1.0"
-  case tls1_1 = "1.1"
-  case tls1_2 = "1.2"
-  case tls1_3 = "1.3"
+  case tls10 = "1.0"
+  case tls11 = "1.1"
+  case tls12 = "1.2"
+  case tls13 = "1.3"
 }
 
 /// How a private key is written in its file.
@@ -35,7 +35,7 @@ public struct TLSOptions: Sendable, Equatable {
   public var keepsSessions = false
   /// The kernel encrypts where it can.
   public var usesKernel = false
-  public var oldest = TLSVersion.tls1_2
+  public var oldest = TLSVersion.tls12
 
   public init(certificateFile: String) { self.certificateFile = certificateFile }
 }
