@@ -86,7 +86,8 @@ soak: build test-packages $(VENV)/installed ## the long form of the tests: more 
 	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests'
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
 
-bench: build test-packages ## compare with memcached side by side: items that fit, misses, memory, expiry, large values (MEMCACHED=)
+bench: build test-packages ## compare with memcached side by side: rates and processor time, items that fit, misses, memory, expiry, large values (MEMCACHED=)
+	.build/release/Benchmarks compare --memcached $(MEMCACHED)
 	.build/release/Benchmarks room --memcached $(MEMCACHED)
 	.build/release/Benchmarks hit-ratio --memcached $(MEMCACHED)
 	.build/release/Benchmarks memory --memcached $(MEMCACHED)

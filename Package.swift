@@ -65,7 +65,8 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .executableTarget(
-      name: "Benchmarks", dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+      name: "Benchmarks",
+      dependencies: ["CSystem", .product(name: "ArgumentParser", package: "swift-argument-parser")],
       swiftSettings: common),
     .target(name: "SQLiteFaults", dependencies: ["CSQLite"], path: "Tests/SQLiteFaults", swiftSettings: common),
     .testTarget(name: "CacheCoreTests", dependencies: ["CacheCore"], swiftSettings: common),
