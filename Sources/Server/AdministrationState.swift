@@ -10,8 +10,8 @@ final class Administration: Sendable {
   /// What the workers had counted at the last `stats reset`.
   let countersAtReset = Lock(CommandCounters())
   let tuning: Lock<Tuning>
-  /// The same of the latencies, in the order of `LatencyRecorder`.
-  let latencyAtReset = Lock([LatencyHistogram](repeating: LatencyHistogram(), count: LatencyRecorder.series))
+  /// The same of the latencies, in the order of `LatencyTable`.
+  let latencyAtReset = Lock([LatencyHistogram](repeating: LatencyHistogram(), count: LatencyTable.series))
   let prefixes: PrefixStatistics
   let prefixSample: PrefixSample
   let crawler = Crawler()

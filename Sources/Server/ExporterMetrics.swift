@@ -184,9 +184,9 @@ struct ExporterMetrics {
     for row in rows {
       let text = values[row.statistic == Self.setsAlone ? "cmd_set" : row.statistic]
       guard let text, let number = Self.number(text) else { continue }
-      let class_ = slab.map { [(name: "slab", value: $0)] } ?? []
+      let ofClass = slab.map { [(name: "slab", value: $0)] } ?? []
       add(
-        row.metric, row.kind, row.help, class_ + row.labels,
+        row.metric, row.kind, row.help, ofClass + row.labels,
         row.statistic == Self.setsAlone ? max(number - cas, 0) : number)
     }
   }

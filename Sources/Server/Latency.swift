@@ -1,5 +1,6 @@
 import CacheCore
 import Metrics
+import Synchronization
 
 /// What is timed: commands by what became of them, as far as the counters tell them apart.
 enum TimedCommand: Int, CaseIterable {
@@ -50,6 +51,44 @@ struct CommandMix {
   }
 }
 
+/// What a worker has timed. Written by its thread alone, read by others as it is, word by word.
+struct LatencyTable {
+  /// For each tier and command its buckets, then the sum of nanoseconds.
+  private let words: UnsafeMutablePointer<Atomic<UInt64>>
+
+  private static let seriesWords = LatencyBuckets.count + 1
+  static let series = TimedTier.allCases.count * TimedCommand.allCases.count
+
+  init() {
+    words = .allocate(capacity: Self.series * Self.seriesWords)
+    for i in 0..<Self.series * Self.seriesWords { (words + i).initialize(to: Atomic(0)) }
+  }
+
+  func deallocate() { words.deallocate() }
+
+  private func start(_ command: TimedCommand, _ tier: TimedTier) -> UnsafeMutablePointer<Atomic<UInt64>> {
+    words + (tier.rawValue * TimedCommand.allCases.count + command.rawValue) * Self.seriesWords
+  }
+
+  func record(_ command: TimedCommand, _ tier: TimedTier, nanoseconds: UInt64, count: UInt64) {
+    let series = start(command, tier)
+    Self.add(count, to: series + LatencyBuckets.index(nanoseconds: nanoseconds))
+    Self.add(nanoseconds &* count, to: series + LatencyBuckets.count)
+  }
+
+  /// There is one writer, so nothing has to be locked for it.
+  private static func add(_ amount: UInt64, to word: UnsafeMutablePointer<Atomic<UInt64>>) {
+    word.pointee.store(word.pointee.load(ordering: .relaxed) &+ amount, ordering: .relaxed)
+  }
+
+  func histogram(_ command: TimedCommand, _ tier: TimedTier) -> LatencyHistogram {
+    let series = start(command, tier)
+    return LatencyHistogram(
+      counts: (0..<LatencyBuckets.count).map { series[$0].load(ordering: .relaxed) },
+      sumNanoseconds: series[LatencyBuckets.count].load(ordering: .relaxed))
+  }
+}
+
 /// How long commands take within the server: from the moment when the worker learnt that their bytes had come to the
 /// moment when their replies were handed to the socket. All commands of a turn end with it, so each counts as long as
 /// its turn, and what connections served before it took is part of it.
@@ -58,30 +97,19 @@ struct CommandMix {
 /// round of events on average are timed; the distance is drawn anew each time, so that no rhythm of the load hides
 /// from it. Those that have to wait for the file are timed each. Values that are received straight into their own
 /// memory are not timed.
-///
-/// Written by the worker's thread alone; read by others as they are, word by word.
 struct LatencyRecorder {
-  /// For each tier and command its buckets, then the sum of nanoseconds.
-  private let words: UnsafeMutablePointer<UInt64>
+  let table = LatencyTable()
   /// Rounds until the one that is timed; 0 while it is.
   private var roundsLeft: UInt32 = 1
   private var random: UInt64
   /// When the events came that are being served, on the monotonic clock in nanoseconds; 0: they are not timed.
   private(set) var roundStart: UInt64 = 0
 
-  static let seriesWords = LatencyBuckets.count + 1
-  static let series = TimedTier.allCases.count * TimedCommand.allCases.count
   /// The mean distance of rounds that are timed.
   static let meanDistance: UInt64 = 64
 
   /// `seed`: not 0.
-  init(seed: UInt64) {
-    words = .allocate(capacity: Self.series * Self.seriesWords)
-    words.initialize(repeating: 0, count: Self.series * Self.seriesWords)
-    random = seed
-  }
-
-  func deallocate() { words.deallocate() }
+  init(seed: UInt64) { random = seed }
 
   /// Events have come.
   @inline(__always)
@@ -110,18 +138,6 @@ struct LatencyRecorder {
     // 1 to 127, evenly: 64 on average.
     roundsLeft = UInt32(random % (2 * Self.meanDistance - 1)) + 1
   }
-
-  func record(_ command: TimedCommand, _ tier: TimedTier, nanoseconds: UInt64, count: UInt64) {
-    let series = words + (tier.rawValue * TimedCommand.allCases.count + command.rawValue) * Self.seriesWords
-    series[LatencyBuckets.index(nanoseconds: nanoseconds)] &+= count
-    series[LatencyBuckets.count] &+= nanoseconds &* count
-  }
-
-  func histogram(_ command: TimedCommand, _ tier: TimedTier) -> LatencyHistogram {
-    let series = words + (tier.rawValue * TimedCommand.allCases.count + command.rawValue) * Self.seriesWords
-    return LatencyHistogram(
-      counts: (0..<LatencyBuckets.count).map { series[$0] }, sumNanoseconds: series[LatencyBuckets.count])
-  }
 }
 
 extension WorkerState {
@@ -137,10 +153,10 @@ extension WorkerState {
     processNow(connection, start, count)
     // What waits for a commit is not answered yet.
     if connection.pointee.isClosed || connection.pointee.parking == .commit { return }
-    let recorder = latency
+    let table = latency.table
     let time = MonotonicTime.nanoseconds()
     CommandMix(counters).forEach(since: before) { command, count in
-      recorder.record(command, tier, nanoseconds: time &- min(since, time), count: count)
+      table.record(command, tier, nanoseconds: time &- min(since, time), count: count)
     }
   }
 
@@ -166,6 +182,6 @@ extension WorkerState {
     let since = connection.pointee.waitsSince
     connection.pointee.waitsSince = 0
     if since == 0 { return }
-    latency.record(.set, .cold, nanoseconds: MonotonicTime.nanoseconds() &- since, count: 1)
+    latency.table.record(.set, .cold, nanoseconds: MonotonicTime.nanoseconds() &- since, count: 1)
   }
 }

@@ -74,7 +74,7 @@ extension StatisticsReader {
   }
 
   private func counted(_ command: TimedCommand, _ tier: TimedTier) -> LatencyHistogram {
-    shared.workers.reduce(LatencyHistogram()) { $0 + $1.state.pointee.latency.histogram(command, tier) }
+    shared.workers.reduce(LatencyHistogram()) { $0 + $1.state.pointee.latency.table.histogram(command, tier) }
   }
 
   /// Lets the latencies begin anew.

@@ -61,7 +61,7 @@ struct TierFigure: Sendable {
       let hits = $0.commands.getHits &+ $0.commands.touchHits
       return Int64(clamping: hits - min(hits, $0.tier.tiers.coldHits))
     },
-    .init("cold_hits", "hits_total", cold, .counter, hits) { $0.count { $1.tiers.coldHits } },
+    .init("cold_hits", "hits_total", cold, .counter, hits) { $0.tierCount(\.coldHits) },
     .init("misses", "misses_total", [], .counter, "Reads that found nothing.") {
       Int64(clamping: $0.commands.getMisses &+ $0.commands.touchMisses)
     },
@@ -96,10 +96,10 @@ struct TierFigure: Sendable {
       Int64(clamping: $0.tier.tiers.droppedUnsaved)
     },
     .init("evicted_without_row", "evictions_total", hot + [("cause", "without_row")], .counter, evictions) {
-      $0.count { $1.tiers.evictedAlone }
+      $0.tierCount(\.evictedAlone)
     },
     .init("cold_evictions", "evictions_total", cold + [("cause", "limit")], .counter, evictions) {
-      $0.count { $1.tiers.coldEvictions }
+      $0.tierCount(\.coldEvictions)
     },
   ]
 
@@ -133,21 +133,21 @@ struct TierFigure: Sendable {
   ]
 
   private static let reading: [TierFigure] = [
-    .init("cold_reads", "cold_reads_total", [], .counter, "Rows read from the file.") { $0.count { $0.reads.served } },
+    .init("cold_reads", "cold_reads_total", [], .counter, "Rows read from the file.") { $0.fileCount(\.reads.served) },
     .init("cold_reads_shared", "cold_reads_shared_total", [], .counter, "Reads that another read of the row answered.")
     {
-      $0.count { $0.reads.shared }
+      $0.fileCount(\.reads.shared)
     },
     .init("cold_reads_failed", "cold_reads_failed_total", [], .counter, "Batches of reads that the file failed.") {
-      $0.count { $0.reads.failed }
+      $0.fileCount(\.reads.failed)
     },
     .init("cold_reads_damaged", "cold_reads_damaged_total", [], .counter, "Rows whose checksum was wrong.") {
-      $0.count { $0.reads.damaged }
+      $0.fileCount(\.reads.damaged)
     },
     .init(
       "cold_reads_outdated", "cold_reads_outdated_total", [], .counter,
       "Rows that were read and no longer counted when they came."
-    ) { $0.count { $1.tiers.coldStale } },
+    ) { $0.tierCount(\.coldStale) },
     .init("cold_reads_queued", "cold_reads_queued", [], .gauge, "Rows that wait for a reader.") {
       $0.cold.map { Int64($0.reads.queued) }
     },
@@ -155,31 +155,31 @@ struct TierFigure: Sendable {
 
   private static let file: [TierFigure] = [
     .init("cold_rows_written", "cold_rows_written_total", [], .counter, "Rows written to the file.") {
-      $0.count { $1.tiers.rowsWritten }
+      $0.tierCount(\.rowsWritten)
     },
     .init(
       "cold_rows_superseded", "cold_rows_superseded_total", [], .counter,
       "Rows whose item had changed when they were written."
-    ) { $0.count { $1.tiers.rowsSuperseded } },
+    ) { $0.tierCount(\.rowsSuperseded) },
     .init("cold_tombstones_written", "cold_tombstones_written_total", [], .counter, "Deletions written to the file.") {
-      $0.count { $1.tiers.tombstonesWritten }
+      $0.tierCount(\.tombstonesWritten)
     },
     .init("cold_refused_too_large", "cold_refused_total", [("cause", "size")], .counter, refusals) {
-      $0.count { $1.tiers.refusedByFile }
+      $0.tierCount(\.refusedByFile)
     },
     .init("cold_refused_over_budget", "cold_refused_total", [("cause", "budget")], .counter, refusals) {
-      $0.count { $1.tiers.refusedOverBudget }
+      $0.tierCount(\.refusedOverBudget)
     },
     .init(
       "cold_second_chances", "cold_second_chances_total", [], .counter,
       "Oldest rows that were kept because they were read since."
-    ) { $0.count { $1.tiers.secondChances } },
+    ) { $0.tierCount(\.secondChances) },
     .init(
       "cold_write_cycles", "cold_write_cycles_total", [], .counter, "Times that all changes were brought to the file."
-    ) { $0.count { $0.cyclesDone } },
+    ) { $0.fileCount(\.cyclesDone) },
     .init(
       "cold_bytes_written", "cold_written_bytes_total", [], .counter, "Bytes of keys and values written to the file."
-    ) { $0.count { $0.bytesWritten } },
+    ) { $0.fileCount(\.bytesWritten) },
     .init("cold_writable", "cold_writable", [], .gauge, "1: the file takes writes.") {
       $0.cold.map { $0.isWritable ? 1 : 0 }
     },
@@ -215,9 +215,12 @@ struct TierFigure: Sendable {
 }
 
 extension TierReadings {
-  /// A counter of the cold tier; nil if there is none.
-  fileprivate func count(_ value: (TierStatistics.Cold) -> UInt64) -> Int64? { cold.map { Int64(clamping: value($0)) } }
-  fileprivate func count(_ value: (TierStatistics.Cold, TierStatistics) -> UInt64) -> Int64? {
-    cold.map { Int64(clamping: value($0, tier)) }
+  /// A counter of the file, or of what moves between it and RAM; nil if there is no cold tier.
+  fileprivate func fileCount(_ counter: KeyPath<TierStatistics.Cold, UInt64>) -> Int64? {
+    cold.map { Int64(clamping: $0[keyPath: counter]) }
+  }
+
+  fileprivate func tierCount(_ counter: KeyPath<TierCounters, UInt64>) -> Int64? {
+    cold == nil ? nil : Int64(clamping: tier.tiers[keyPath: counter])
   }
 }

@@ -188,7 +188,7 @@ struct WorkerState {
     keyScratch.deallocate()
     served.deallocate()
     events.deallocate()
-    latency.deallocate()
+    latency.table.deallocate()
     Glibc.close(epoll)
   }
 
