@@ -119,6 +119,7 @@ struct WorkerState {
   let keyScratch: UnsafeMutableRawPointer
   var now: UnixSeconds = 0
   var counters = CommandCounters()
+  var latency: LatencyRecorder
   var connections: UnsafeMutablePointer<Connection>? = nil
   var connectionCount = 0
   /// Parked until something happens that concerns all of them.
@@ -173,6 +174,7 @@ struct WorkerState {
     served.initialize(to: -1)
     keyScratch = .allocate(byteCount: 256, alignment: 8)
     currentLine = UnsafeRawPointer(input)
+    latency = LatencyRecorder(seed: .random(in: 1 ... .max))
     events = .allocate(capacity: Int(Self.maximumEvents))
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
@@ -186,6 +188,7 @@ struct WorkerState {
     keyScratch.deallocate()
     served.deallocate()
     events.deallocate()
+    latency.table.deallocate()
     Glibc.close(epoll)
   }
 
@@ -201,6 +204,7 @@ struct WorkerState {
       nextEvent = 0
       eventCount = Int(epoll_wait(epoll, events, Self.maximumEvents, timeout))
       now = cache.clock.now()
+      latency.beginRound()
       while nextEvent < eventCount {
         let event = events[nextEvent]
         nextEvent += 1
@@ -212,6 +216,7 @@ struct WorkerState {
       }
       if !yielded.isEmpty { serveYielded() }
       if waits { retryOverdue() }
+      latency.endRound()
       if !watching.isEmpty { deliverLog() }
       if !graveyard.isEmpty { emptyGraveyard() }
       if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
@@ -280,6 +285,7 @@ struct WorkerState {
       case .streamed(let ticket, let isLast):
         streamed(UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!, isLast: isLast)
       case .report(let report): add(to: report)
+      case .pulse(let pulse, let worker): pulse.felt(worker)
       case .stop: stopping = true
       }
     }
@@ -424,6 +430,16 @@ struct WorkerState {
   /// Serves `count` bytes at `start` (the thread's buffer, or the connection's own), keeps what is left
   /// over and sends the replies.
   mutating func process(
+    _ connection: UnsafeMutablePointer<Connection>, _ start: UnsafeRawPointer, _ count: Int
+  ) {
+    if latency.roundStart | connection.pointee.waitsSince != 0 {
+      processTimed(connection, start, count)
+    } else {
+      processNow(connection, start, count)
+    }
+  }
+
+  mutating func processNow(
     _ connection: UnsafeMutablePointer<Connection>, _ start: UnsafeRawPointer, _ count: Int
   ) {
     let end = start + count
