@@ -134,6 +134,7 @@ public struct HotShard: ~Copyable {
   // MARK: Writing
 
   func place(_ item: Item) -> UInt64 { UInt64((item.address - base) / Item.unit) }
+  @inline(__always)
   func segment(of item: Item) -> Int32 { Int32(truncatingIfNeeded: (item.address - base) >> pool.segmentShift) }
   @inline(__always)
   func head(_ segment: Int32) -> UnsafeMutablePointer<SegmentHead> {
@@ -191,6 +192,7 @@ public struct HotShard: ~Copyable {
         next: -1, previous: -1, used: UInt32(SegmentHead.bytes), live: 0, openedAt: now,
         queue: queue, serial: nextSerial, sweptEpoch: epoch))
     nextSerial += 1
+    pool.isProtected[Int(segment)] = queue == .protected ? 1 : 0
     switch queue {
     case .probation:
       probation.append(segment, in: pool)

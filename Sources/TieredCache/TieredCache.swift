@@ -296,6 +296,21 @@ public final class TieredCache: Sendable {
     return outcome
   }
 
+  /// The short way for an item that is in RAM, was never marked stale, and of whose reading nobody wants to be told.
+  /// False: it is another case, and nothing was done.
+  @inlinable @inline(__always)
+  public func readPlain(_ key: CacheKey, now: UnixSeconds, _ body: (Item) -> Void) -> Bool {
+    shard(key.hash).withLock { state in
+      guard let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now),
+        item.state.isDisjoint(with: .staleOrWon), watched.load(ordering: .relaxed) == 0
+      else { return false }
+      state.hot.countHit(item, touching: false)
+      noteUse(item, key.hash, now, &state)
+      body(item)
+      return true
+    }
+  }
+
   @usableFromInline
   func tellOfHit(_ key: CacheKey, now: UnixSeconds, _ state: inout ShardState) {
     noteRead(key, sighting(key, now: now, answer: nil, &state), .done)
@@ -409,13 +424,12 @@ public final class TieredCache: Sendable {
   }
 
   /// Where a key that is not (or no longer) in RAM stands. A read whose index entry has changed
-  /// meanwhile is discarded: the row has to be read that the index names now.
+  /// meanwhile is discarded: the row has to be read that the index names now. The caller has looked: an item in RAM,
+  /// even a dead one that is not yet gone, hides whatever lies below.
   func locateCold(
     _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer?, _ state: inout ShardState
   ) -> ColdLocation {
     if store == nil { return .absent }
-    // An item in RAM that is dead but not yet gone hides whatever lies below.
-    if state.hot.find(key.hash, key.start, key.count) != nil { return .absent }
     guard let entry = state.cold.find(key.hash) else {
       if state.isScanning && !state.shadow!.contains(key.hash) { return .unknown }
       return .absent
