@@ -7,7 +7,7 @@ import Glibc
 struct Benchmarks: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "Benchmarks", abstract: "Compares this server with memcached, side by side.",
-    subcommands: [Room.self, HitRatio.self, MemoryUse.self, ExpiryLag.self, LargeValues.self])
+    subcommands: [Room.self, HitRatio.self, MemoryUse.self, ExpiryLag.self, LargeValues.self, ColdCost.self])
 }
 
 /// The two that are compared.
@@ -24,7 +24,8 @@ struct Contestants: ParsableArguments {
   func startOurs(
     _ more: [String] = [], memory: Int? = nil, cold: String? = nil, policy: String? = nil
   ) throws -> Peer {
-    let tier = cold.map { ["--cold-path", $0, "--cold-limit", "1G"] } ?? ["--no-cold"]
+    let tier =
+      cold.map { ["--cold-path", $0] + (more.contains("--cold-limit") ? [] : ["--cold-limit", "1G"]) } ?? ["--no-cold"]
     return try Peer(
       name: "thermocline", executable: Self.find(server), arguments: shared(memory) + tier + more,
       settings: policy.map { ["THERMOCLINE_HOT_POLICY": $0] } ?? [:])
