@@ -83,15 +83,16 @@ integration: build test-packages $(VENV)/installed ## run the tests that talk to
 	$(VENV)/bin/pytest Tests/Integration
 
 soak: build test-packages $(VENV)/installed ## the long form of the tests: more crashes, power cuts and damage, and times are checked
-	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests'
+	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests|ColdBoundsTests'
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
 
-bench: build test-packages ## compare with memcached side by side: items that fit, misses, memory, expiry, large values (MEMCACHED=)
+bench: build test-packages ## compare with memcached side by side: items that fit, misses, memory, expiry, large values; the cold tier with few and many items (MEMCACHED=)
 	.build/release/Benchmarks room --memcached $(MEMCACHED)
 	.build/release/Benchmarks hit-ratio --memcached $(MEMCACHED)
 	.build/release/Benchmarks memory --memcached $(MEMCACHED)
 	.build/release/Benchmarks expiry --memcached $(MEMCACHED)
 	.build/release/Benchmarks large --memcached $(MEMCACHED)
+	.build/release/Benchmarks cold
 
 fuzz: build-packages swift-present ## try a million inputs on the parsers, and thousands on a whole server (FUZZ_RUNS=, FUZZ_SERVER_RUNS=, FUZZ_SEED=)
 	THERMOCLINE_FUZZ=1 $(SWIFT) build -c release --scratch-path $(FUZZ_BUILD) --product ProtocolFuzz

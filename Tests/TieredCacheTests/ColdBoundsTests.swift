@@ -56,8 +56,8 @@ import Testing
   }
 
   @Test func fileAndWALNeverPassTheLimitWhateverTheSizesAndTheLimitChangesWhileServing() throws {
-    let limit: Int64 = Self.isLong ? 100_000_000 : 24_000_000
-    let total = Self.isLong ? 2_000_000_000 : 150_000_000
+    let limit: Int64 = Self.isLong ? 100_000_000 : 12_000_000
+    let total = Self.isLong ? 2_000_000_000 : 40_000_000
     try withFile { path in
       var options = TieredCacheOptions()
       options.hotMemory = 16 << 20
