@@ -41,6 +41,9 @@ package struct HotShard: ~Copyable {
   var isCompacting = false
   /// Where the search for dead space goes on.
   var compactionCursor: Int32 = -1
+  /// Dead bytes when a search of all segments found none worth emptying, where nothing may be evicted; far from any
+  /// number of bytes: nothing is known.
+  var deadWhenSearched = Int.min / 2
   /// Victims in a row whose survivors ate what was won.
   var fruitlessVictims = 0
   var movedSinceVictim = 0

@@ -119,6 +119,17 @@ extension SegmentPool {
     return false
   }
 
+  /// Takes what the limit still allows for a block that is to come, until `claimed` bytes are as many as `bytes`.
+  package func claim(_ claimed: inout Int, upTo bytes: Int) {
+    let free = min(limitBytes - takenBytes, bytes - claimed)
+    if free > 0 && reserveDetached(free) { claimed += free }
+  }
+
+  package func unclaim(_ claimed: inout Int) {
+    idle.countDetached(-claimed)
+    claimed = 0
+  }
+
   /// A block of so many bytes becomes an item's.
   package func attach(_ bytes: Int) {
     idle.countDetached(-bytes)

@@ -298,6 +298,7 @@ struct WorkerState {
   mutating func close(_ connection: UnsafeMutablePointer<Connection>) {
     if connection.pointee.isClosed { return }
     connection.pointee.isClosed = true
+    cache.giveUp(&connection.pointee.claimedRoom)
     if connection.pointee.datagram != nil {
       closeDatagram(connection)
       return

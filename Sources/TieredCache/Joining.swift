@@ -57,7 +57,7 @@ extension TieredCache {
     let length = presentLength + added.count
     let isAllowed =
       Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length) <= options.maximumItemBytes
-    guard isAllowed, let block = allocateBlock(for: key, valueLength: length, now: now).block else {
+    guard isAllowed, let block = allocateBlock(for: key, valueLength: length, now: now) else {
       source?.release()
       return nil
     }
