@@ -71,7 +71,7 @@ package struct HotShard: ~Copyable {
   deinit { sizes.deallocate() }
 
   /// Values longer than this lie in a block of their own.
-  package var maximumInlineRecord: Int { pool.segmentBytes / 8 }
+  package var maximumInlineRecord: Int { pool.maximumInlineRecord }
   package var usedBytes: Int { segmentCount * pool.segmentBytes + largeBytes + accountedBytes }
   /// Bytes of segments that hold no linked record: ends of segments, and what was replaced, deleted or has expired.
   package var deadBytes: Int { segmentCount * pool.segmentBytes - recordBytes }

@@ -33,7 +33,7 @@ extension TieredCache {
     case .append, .prepend: break
     default: return nil
     }
-    let addsMuch = added.count > pool.segmentBytes / 8
+    let addsMuch = added.count > pool.maximumInlineRecord
     var source: LargeBlock? = nil
     var presentLength = -1
     var flags: UInt32 = 0

@@ -63,7 +63,7 @@ extension TieredCache {
   package func needsBlock(keyLength: Int, flags: UInt32, valueLength: Int) -> Bool {
     Item.recordBytes(
       keyLength: keyLength, suffixLength: Item.suffixBytes(flags: flags, valueLength: valueLength),
-      valueLength: valueLength, large: false) > pool.segmentBytes / 8
+      valueLength: valueLength, large: false) > pool.maximumInlineRecord
   }
 
   /// Stores a value; `changed` tells of the item that is there now, if it is done.
