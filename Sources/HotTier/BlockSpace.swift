@@ -32,7 +32,7 @@ struct BlockSpace: ~Copyable {
   /// `limit`: bytes of memory, for each of its sizes of which there are addresses, and for some more if it is raised.
   init(limit: Int) {
     sizes = Array(repeating: Size(), count: Self.sizeCount)
-    var bytes = max(limit * 2 * Self.sizeCount, 64 << 30)
+    var bytes = max(limit * 2 * Self.sizeCount, 1 << 30)
     var mapped = MAP_FAILED
     while mapped == MAP_FAILED && bytes > limit {
       mapped = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
