@@ -146,9 +146,9 @@ public final class TieredCache: Sendable {
     }
     shardCount = count
     shardMask = UInt64(count - 1)
-    // About 64 segments a shard, of 64 KiB to 1 MiB.
+    // About 256 segments a shard, of 64 KiB to 1 MiB.
     var segment = 64 << 10
-    while segment < 1 << 20 && options.hotMemory / count / 64 >= segment * 2 { segment *= 2 }
+    while segment < 1 << 20 && options.hotMemory / count / 256 >= segment * 2 { segment *= 2 }
     pool = SegmentPool(limit: options.hotMemory, segmentBytes: segment, tracksSizes: options.tracksSizes)
     unsavedLimit.store(Self.unsavedLimit(options.hotMemory, shards: count, segment: segment), ordering: .relaxed)
 
@@ -238,7 +238,11 @@ public final class TieredCache: Sendable {
     spawn("cold-writer") { [self] in runWriter() }
     if store.newestSequence > 0 {
       let scanner = try store.makeScanner(hasher: hasher)
+      scanProgress.with { $0.below = store.newestSequence + 1 }
       spawn("start-scan") { [self] in runScan(scanner) }
+      let refiller = try store.makeScanner(hasher: hasher)
+      let recent = try store.makeRecentReader()
+      spawn("start-refill") { [self] in runRefill(refiller, recent) }
     } else {
       finishScan()
     }
