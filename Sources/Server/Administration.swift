@@ -1,6 +1,7 @@
 import CacheCore
 import Glibc
 import MemcachedProtocol
+import Settings
 import Synchronization
 import TieredCache
 
@@ -14,7 +15,7 @@ extension WorkerState {
     case .version: out.append(Reply.version)
     case .verbosity:
       // As in memcached there are no more than three levels.
-      shared.verbosity.store(Int(min(request.number, 2)), ordering: .relaxed)
+      shared.log.level = LogLevelSetting(verbosity: Int(min(request.number, 2)))
       reply(request, Reply.ok)
     case .quit:
       connection.pointee.closesAfterOutput = true

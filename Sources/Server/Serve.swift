@@ -12,10 +12,13 @@ package let serverVersion = "0.1.0"
 /// Opens the file and the sockets, serves until SIGTERM, SIGINT or SIGUSR1 (as memcached, whose "graceful" it is), and ends cleanly.
 /// `onListening`: called when the sockets are bound and before the file is opened (drop privileges, write
 /// the pid file); an error there ends the server.
+/// `again`: reads the settings anew, for a reload.
 /// Returns the exit status. Throws ListenError, ColdError or what `onListening` throws.
 package func serve(
-  _ settings: Settings, logger: Logger, onListening: () throws -> Void
+  _ configuration: Configuration, again: @escaping @Sendable () throws -> Configuration, log: LogControl,
+  logger: Logger, onListening: () throws -> Void
 ) throws -> Int32 {
+  let settings = configuration.settings
   // Before any thread: signals come through a descriptor, a peer that is gone is an error of send.
   signal(SIGPIPE, SIG_IGN)
   var caught = sigset_t()
@@ -34,8 +37,8 @@ package func serve(
   try onListening()
   let cache = try TieredCache(tierOptions(settings), logger: logger)
   let shared = ServerShared(
-    cache: cache, limits: ServerShared.Limits(settings), verbosity: settings.verbosity,
-    administration: Administration(settings, listeners), passwords: passwords)
+    cache: cache, limits: ServerShared.Limits(settings), administration: Administration(configuration, listeners),
+    log: log, passwords: passwords)
   cache.setEventSink(shared.administration.log)
   if settings.prefixDelimiter != nil { shared.administration.prefixes.turn(on: true, in: cache) }
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
@@ -45,7 +48,8 @@ package func serve(
   for listener in listeners where listener.transport == .udp {
     for worker in shared.workers { worker.mailbox.post(.accepted(listener.accepted(listener.socket))) }
   }
-  let acceptor = Acceptor(listeners.filter { $0.transport != .udp }, signals: signals, shared, logger)
+  let acceptor = Acceptor(
+    listeners.filter { $0.transport != .udp }, signals: signals, shared, logger, Reloader(shared, read: again))
   acceptor.run()
 
   logger.notice("stopping")
@@ -87,7 +91,7 @@ private func openListeners(_ settings: Settings, _ logger: Logger) throws(Listen
   return listeners
 }
 
-private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
+func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   var options = TieredCacheOptions()
   options.hotMemory = settings.hotMemory
   options.threads = settings.threads
@@ -104,6 +108,7 @@ private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   options.hashSeed = UInt64.random(in: .min ... .max)
   options.demoteAfterSeconds = settings.demoteAfter.map { UInt32(clamping: $0) }
   options.promoteAfter = settings.promoteAfter
+  options.logsKeys = settings.logsKeys
   if let cold = settings.cold {
     options.cold = ColdOptions(
       path: cold.path, limit: Int64(cold.limit), synchronousFull: cold.durability == .always)
@@ -137,7 +142,7 @@ extension ServerShared.Limits {
 }
 
 /// As memcached does: room for every connection that is allowed, as far as the system lets us.
-private func raiseDescriptorLimit(to wanted: Int, logger: Logger) {
+func raiseDescriptorLimit(to wanted: Int, logger: Logger) {
   var limit = rlimit()
   getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
   if limit.rlim_cur >= rlim_t(wanted) { return }
@@ -196,16 +201,5 @@ private func readPasswords(_ path: String) throws(ListenError) -> PasswordList {
     return try PasswordList(path: path)
   } catch {
     throw ListenError(description: error.description, isConfiguration: true)
-  }
-}
-
-/// Connections that have shown who they are stay so.
-func readPasswordsAgain(_ shared: ServerShared, _ logger: Logger) {
-  guard let passwords = shared.passwords else { return }
-  do throws(PasswordFileError) {
-    let count = try passwords.reload()
-    logger.notice("the password file was read again: \(count) users")
-  } catch {
-    logger.error("\(error); the users are those of before")
   }
 }

@@ -2,13 +2,14 @@ import CSystem
 import CacheCore
 import Glibc
 import MemcachedProtocol
+import Settings
 import Synchronization
 import TieredCache
 
 /// What all workers share and none changes on the path of a request.
 final class ServerShared: Sendable {
   let cache: TieredCache
-  let limits: Limits
+  private let currentLimits: Lock<Limits>
   let startedAt: UnixSeconds
   let connectionCount = Atomic<Int>(0)
   let connectionsTotal = Atomic<UInt64>(0)
@@ -17,7 +18,7 @@ final class ServerShared: Sendable {
   let listenDisabled = Atomic<UInt64>(0)
   let listenDisabledMicroseconds = Atomic<UInt64>(0)
   let isAccepting = Atomic<Bool>(true)
-  let verbosity: Atomic<Int>
+  let log: LogControl
   /// Set once, before the first connection is accepted.
   nonisolated(unsafe) var workers: [Worker] = []
   let administration: Administration
@@ -46,14 +47,24 @@ final class ServerShared: Sendable {
   }
 
   init(
-    cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration, passwords: PasswordList? = nil
+    cache: TieredCache, limits: Limits, administration: Administration, log: LogControl = LogControl(Settings()),
+    passwords: PasswordList? = nil
   ) {
     self.cache = cache
-    self.limits = limits
-    self.verbosity = Atomic(verbosity)
+    currentLimits = Lock(limits)
+    self.log = log
     self.administration = administration
     self.passwords = passwords
     startedAt = cache.clock.now()
+  }
+
+  /// A copy; workers have their own, so that they need no lock for it.
+  var limits: Limits { currentLimits.withLock { $0 } }
+
+  /// Workers take them over between two commands.
+  func setLimits(_ limits: Limits) {
+    currentLimits.withLock { $0 = limits }
+    for worker in workers { worker.mailbox.post(.limits(limits)) }
   }
 }
 
@@ -94,7 +105,7 @@ struct WorkerState {
   unowned(unsafe) let cache: TieredCache
   unowned(unsafe) let shared: ServerShared
   unowned(unsafe) let mailbox: Mailbox
-  let limits: ServerShared.Limits
+  var limits: ServerShared.Limits
   let epoll: Int32
   let input: UnsafeMutableRawPointer
   let inputCapacity: Int
@@ -262,6 +273,7 @@ struct WorkerState {
       case .streamed(let ticket, let isLast):
         streamed(UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!, isLast: isLast)
       case .report(let report): add(to: report)
+      case .limits(let fresh): limits = fresh
       case .stop: stopping = true
       }
     }

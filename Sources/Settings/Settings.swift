@@ -9,6 +9,26 @@ package enum SlowDiskSetting: String, Sendable, CaseIterable { case wait, drop }
 /// In which order items leave RAM: as a segmented LRU, or as S3-FIFO.
 package enum EvictionPolicySetting: String, Sendable, CaseIterable { case lru, s3fifo }
 
+/// What is told to the operator; each level contains those before it. Names and order are swift-log's.
+package enum LogLevelSetting: String, Sendable, CaseIterable {
+  case critical, error, warning, notice, info, debug, trace
+
+  /// memcached's number for it, as the command `verbosity` and the option -v count.
+  package var verbosity: Int {
+    switch self {
+    case .critical, .error, .warning, .notice: 0
+    case .info: 1
+    case .debug: 2
+    case .trace: 3
+    }
+  }
+
+  package init(verbosity: Int) { self = [.notice, .info, .debug, .trace][min(max(verbosity, 0), 3)] }
+}
+
+/// How a message of the log is written: a line for people, or a JSON object.
+package enum LogFormatSetting: String, Sendable, CaseIterable { case text, json }
+
 package struct ColdSettings: Sendable, Equatable {
   /// `cold.path`
   package var path: String
@@ -81,7 +101,11 @@ package struct Settings: Sendable, Equatable {
   package var tracksSizes = false
   /// `-o watcher_logbuf_size`: bytes that wait for a client that watches; what does not fit is skipped.
   package var watcherBufferBytes = 256 << 10
-  package var verbosity = 0
+  /// `log.level`, `-v`
+  package var logLevel = LogLevelSetting.notice
+  package var logFormat = LogFormatSetting.text
+  /// `log.keys`: messages about an item name its key. Values are never in a message.
+  package var logsKeys = false
   package var idleTimeout = 0
   package var user: String? = nil
   package var daemonize = false

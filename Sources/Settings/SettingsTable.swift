@@ -1,6 +1,8 @@
 /// What the text of a setting is, for documentation and for programs that write config files.
 package enum SettingKind: String, Sendable {
   case number, size, duration, flag, choice, text
+  /// YAML in one line.
+  case list
 }
 
 /// One setting, declared once: its key in the file, what it allows, how its text is taken in and given out.
@@ -9,10 +11,42 @@ package struct SettingEntry: Sendable {
   package let kind: SettingKind
   /// What a value may be, for messages and documentation.
   package let allowed: String
+  /// Whether a reload applies it; else it counts from the next start on.
+  package var isLive = false
+  /// Whether its value is for nobody's eyes.
+  package var isSecret = false
   /// False if the text is not allowed.
   let apply: @Sendable (String, inout Draft) -> Bool
   /// The value that it has, as the file would name it; empty: none.
   package let text: @Sendable (Draft) -> String
+  /// Takes it over from other settings.
+  let copy: @Sendable (_ from: Draft, _ into: inout Draft) -> Void
+
+  init<Value>(
+    key: String, kind: SettingKind, allowed: String, place: SettingsTable.Place<Value>,
+    apply: @escaping @Sendable (String, inout Draft) -> Bool, text: @escaping @Sendable (Draft) -> String
+  ) {
+    self.key = key
+    self.kind = kind
+    self.allowed = allowed
+    self.apply = apply
+    self.text = text
+    copy = { $1[keyPath: place] = $0[keyPath: place] }
+  }
+
+  /// The same, but applied by a reload.
+  var live: SettingEntry {
+    var entry = self
+    entry.isLive = true
+    return entry
+  }
+
+  /// The same, but never shown.
+  var secret: SettingEntry {
+    var entry = self
+    entry.isSecret = true
+    return entry
+  }
 
   /// The value that it has if nobody names one.
   package var defaultText: String { text(Draft()) }
@@ -36,6 +70,8 @@ package struct Draft: Sendable {
   var cold = ColdSettings(path: "")
   /// 0: only under pressure.
   var demoteAfterSeconds = 0
+  /// Where each setting comes from that has been named: an option, a file and line, a variable.
+  package private(set) var origins: [String: String] = [:]
 
   package init() {}
 }
@@ -45,18 +81,20 @@ package enum SettingsTable {
   typealias Place<Value> = WritableKeyPath<Draft, Value> & Sendable
 
   package static let entries: [SettingEntry] = [
-    SettingEntry(key: "port", kind: .number, allowed: "a whole number from -1 to 65535") {
+    SettingEntry(key: "port", kind: .number, allowed: "a whole number from -1 to 65535", place: \.port) {
       guard let port = Int($0), (-1...65535).contains(port) else { return false }
       $1.port = port
       return true
     } text: {
-      String($0.port ?? 11211)
+      $0.port.map { "\($0)" } ?? "11211"
     },
     number("udp-port", -1...65535, \.datagramPort),
-    number("udp-reply-datagrams", 1...64, \.settings.datagramsPerReply),
+    number("udp-reply-datagrams", 1...64, \.settings.datagramsPerReply).live,
     text("listen", allowed: "addresses with commas between: host, host:port, [::1]:port", \.listen),
     text("unix-socket", allowed: "a path", \.settings.unixSocketPath),
-    SettingEntry(key: "unix-mask", kind: .number, allowed: "an octal mode, 0 to 777") {
+    SettingEntry(
+      key: "unix-mask", kind: .number, allowed: "an octal mode, 0 to 777", place: \.settings.unixSocketMode
+    ) {
       guard let mode = Int($0, radix: 8), (0...0o777).contains(mode) else { return false }
       $1.settings.unixSocketMode = mode
       return true
@@ -64,19 +102,30 @@ package enum SettingsTable {
       String($0.settings.unixSocketMode, radix: 8)
     },
     number("threads", 1...256, \.settings.threads),
-    number("max-connections", 1...10_000_000, \.settings.maximumConnections),
-    flag("reject-at-maximum", \.settings.rejectsAtMaximum),
+    number("max-connections", 1...10_000_000, \.settings.maximumConnections).live,
+    flag("reject-at-maximum", \.settings.rejectsAtMaximum).live,
     number("backlog", 1...1_000_000, \.settings.backlog),
-    number("requests-per-event", 1...1_000_000, \.settings.requestsPerEvent),
-    number("verbosity", 0...3, \.settings.verbosity),
+    SettingEntry(
+      key: "socket-mark", kind: .number, allowed: "a whole number from 0 to 4294967295", place: \.settings.socketMark
+    ) {
+      guard let mark = UInt32($0) else { return false }
+      $1.settings.socketMark = mark
+      return true
+    } text: {
+      $0.settings.socketMark.map { "\($0)" } ?? ""
+    },
+    number("requests-per-event", 1...1_000_000, \.settings.requestsPerEvent).live,
     duration(
-      "idle-timeout", allowed: "seconds, or a duration as 90s or 5m; 0 = never", seconds: \.settings.idleTimeout),
-    flag("disable-flush-all", \.settings.flushDisabled),
+      "idle-timeout", allowed: "seconds, or a duration as 90s or 5m; 0 = never", seconds: \.settings.idleTimeout
+    ).live,
+    flag("disable-flush-all", \.settings.flushDisabled).live,
     flag("disable-cas", \.settings.casDisabled),
-    flag("enable-shutdown", \.settings.shutdownEnabled),
-    flag("disable-dumping", \.settings.dumpsDisabled),
-    flag("disable-watch", \.settings.watchDisabled),
-    SettingEntry(key: "stats-prefix-delimiter", kind: .text, allowed: "an ASCII character") {
+    flag("enable-shutdown", \.settings.shutdownEnabled).live,
+    flag("disable-dumping", \.settings.dumpsDisabled).live,
+    flag("disable-watch", \.settings.watchDisabled).live,
+    SettingEntry(
+      key: "stats-prefix-delimiter", kind: .text, allowed: "an ASCII character", place: \.settings.prefixDelimiter
+    ) {
       guard $0.utf8.count == 1, $0.utf8.first! > 32 else { return false }
       $1.settings.prefixDelimiter = $0
       return true
@@ -86,29 +135,33 @@ package enum SettingsTable {
     flag("track-sizes", \.settings.tracksSizes),
     size("watcher-buffer", 4 << 10...1 << 30, \.settings.watcherBufferBytes),
     choice("protocol", \.settings.wireProtocol),
-    text("auth-file", allowed: "a path", \.settings.passwordFile),
+    text("auth-file", allowed: "a path", \.settings.passwordFile).live,
     flag("sasl", \.settings.saslEnabled),
     text("user", allowed: "a user of this system", \.settings.user),
     flag("daemon", \.settings.daemonize),
     flag("core-files", \.settings.coreFiles),
     flag("lock-memory", \.settings.locksMemory),
     text("pid-file", allowed: "a path", \.settings.pidFile),
-    size("hot.memory", 1 << 20...1 << 39, \.settings.hotMemory),
-    size("hot.max-item-size", 1 << 10...(1 << 30) - 1, \.settings.maximumItemSize),
-    flag("hot.no-evictions", \.settings.evictionsDisabled),
+    choice("log.level", \.settings.logLevel).live,
+    choice("log.format", \.settings.logFormat).live,
+    flag("log.keys", \.settings.logsKeys).live,
+    size("hot.memory", 1 << 20...1 << 39, \.settings.hotMemory).live,
+    size("hot.max-item-size", 1 << 10...(1 << 30) - 1, \.settings.maximumItemSize).live,
+    flag("hot.no-evictions", \.settings.evictionsDisabled).live,
     choice("hot.policy", \.settings.evictionPolicy),
-    flag("hot.favor-small", \.settings.favorsSmall),
+    flag("hot.favor-small", \.settings.favorsSmall).live,
     duration(
-      "hot.demote-after", allowed: "a duration as 10m or 7d; 0 = only under pressure", seconds: \.demoteAfterSeconds),
+      "hot.demote-after", allowed: "a duration as 10m or 7d; 0 = only under pressure", seconds: \.demoteAfterSeconds
+    ).live,
     text("cold.path", allowed: "a path", \.coldPath),
     flag("cold.enabled", \.coldEnabled),
     size("cold.limit", 4 << 20...1 << 50, \.cold.limit),
     choice("cold.durability", \.cold.durability),
-    duration("cold.interval", allowed: "a duration from 10ms to 1h", 10...3_600_000, \.cold.intervalMilliseconds),
-    duration("cold.start-wait", allowed: "a duration up to 1m", 0...60_000, \.cold.startWaitMilliseconds),
+    duration("cold.interval", allowed: "a duration from 10ms to 1h", 10...3_600_000, \.cold.intervalMilliseconds).live,
+    duration("cold.start-wait", allowed: "a duration up to 1m", 0...60_000, \.cold.startWaitMilliseconds).live,
     number("cold.readers", 1...64, \.cold.readers),
-    choice("cold.when-slow", \.cold.whenSlow),
-    number("cold.promotion.reads", 0...3, \.settings.promoteAfter),
+    choice("cold.when-slow", \.cold.whenSlow).live,
+    number("cold.promotion.reads", 0...3, \.settings.promoteAfter).live,
   ]
 
   package static func entry(_ key: String) -> SettingEntry? { entries.first { $0.key == key } }
@@ -118,7 +171,8 @@ package enum SettingsTable {
 
   private static func number(_ key: String, _ range: ClosedRange<Int>, _ place: Place<Int>) -> SettingEntry {
     SettingEntry(
-      key: key, kind: .number, allowed: "a whole number from \(range.lowerBound) to \(range.upperBound)"
+      key: key, kind: .number, allowed: "a whole number from \(range.lowerBound) to \(range.upperBound)",
+      place: place
     ) {
       guard let value = Int($0), range.contains(value) else { return false }
       $1[keyPath: place] = value
@@ -131,7 +185,8 @@ package enum SettingsTable {
   private static func size(_ key: String, _ range: ClosedRange<Int>, _ place: Place<Int>) -> SettingEntry {
     SettingEntry(
       key: key, kind: .size,
-      allowed: "a size as 64m or 1GiB, from \(sizeText(range.lowerBound)) to \(sizeText(range.upperBound))"
+      allowed: "a size as 64m or 1GiB, from \(sizeText(range.lowerBound)) to \(sizeText(range.upperBound))",
+      place: place
     ) {
       guard let value = parseSize($0), range.contains(value) else { return false }
       $1[keyPath: place] = value
@@ -144,7 +199,7 @@ package enum SettingsTable {
   private static func duration(
     _ key: String, allowed: String, _ range: ClosedRange<Int>, _ milliseconds: Place<Int>
   ) -> SettingEntry {
-    SettingEntry(key: key, kind: .duration, allowed: allowed) {
+    SettingEntry(key: key, kind: .duration, allowed: allowed, place: milliseconds) {
       guard let value = parseDuration($0), range.contains(value) else { return false }
       $1[keyPath: milliseconds] = value
       return true
@@ -155,7 +210,7 @@ package enum SettingsTable {
 
   /// A duration that is kept in seconds; a part of a second counts as one, so that it does not become 0.
   private static func duration(_ key: String, allowed: String, seconds: Place<Int>) -> SettingEntry {
-    SettingEntry(key: key, kind: .duration, allowed: allowed) {
+    SettingEntry(key: key, kind: .duration, allowed: allowed, place: seconds) {
       guard let value = parseDuration($0), value / 1000 < Int(UInt32.max) else { return false }
       $1[keyPath: seconds] = (value + 999) / 1000
       return true
@@ -165,7 +220,7 @@ package enum SettingsTable {
   }
 
   private static func flag(_ key: String, _ place: Place<Bool>) -> SettingEntry {
-    SettingEntry(key: key, kind: .flag, allowed: "true or false") {
+    SettingEntry(key: key, kind: .flag, allowed: "true or false", place: place) {
       guard let value = parseFlag($0) else { return false }
       $1[keyPath: place] = value
       return true
@@ -175,7 +230,7 @@ package enum SettingsTable {
   }
 
   private static func text(_ key: String, allowed: String, _ place: Place<String?>) -> SettingEntry {
-    SettingEntry(key: key, kind: .text, allowed: allowed) {
+    SettingEntry(key: key, kind: .text, allowed: allowed, place: place) {
       $1[keyPath: place] = $0
       return !$0.isEmpty
     } text: {
@@ -186,7 +241,9 @@ package enum SettingsTable {
   private static func choice<Choice: RawRepresentable & CaseIterable & Sendable>(
     _ key: String, _ place: Place<Choice>
   ) -> SettingEntry where Choice.RawValue == String {
-    SettingEntry(key: key, kind: .choice, allowed: Choice.allCases.map(\.rawValue).joined(separator: ", ")) {
+    SettingEntry(
+      key: key, kind: .choice, allowed: Choice.allCases.map(\.rawValue).joined(separator: ", "), place: place
+    ) {
       guard let value = Choice(rawValue: $0) else { return false }
       $1[keyPath: place] = value
       return true
@@ -204,8 +261,22 @@ extension Draft {
       throw SettingsError(origin: origin, unknownKey: key, nearest: near)
     }
     if !entry.apply(text, &self) {
-      throw SettingsError(origin: origin, key: key, value: text, allowed: entry.allowed)
+      throw SettingsError(origin: origin, key: key, value: entry.isSecret ? "..." : text, allowed: entry.allowed)
     }
+    origins[key] = origin
+  }
+
+  /// Takes over some settings, with where they came from.
+  package mutating func take(_ keys: Set<String>, from other: Draft) {
+    for entry in SettingsTable.entries where keys.contains(entry.key) {
+      entry.copy(other, &self)
+      origins[entry.key] = other.origins[entry.key]
+    }
+  }
+
+  /// The settings that have another value in `other`, in the order of the table.
+  package func differences(from other: Draft) -> [SettingEntry] {
+    SettingsTable.entries.filter { $0.text(self) != $0.text(other) }
   }
 
   /// What the parts add up to. `environment`: where the default place of the file comes from.

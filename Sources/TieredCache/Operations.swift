@@ -153,7 +153,7 @@ extension TieredCache {
   func mustWait(_ state: borrowing ShardState) -> Bool {
     if mustWaitToBury(state) { return true }
     return store != nil && state.unsavedBytes > unsavedLimitPerShard && options.durability != .shutdown
-      && options.slowDisk == .wait && coldWritable.load(ordering: .relaxed)
+      && !live.dropsWhenSlow.load(ordering: .relaxed) && coldWritable.load(ordering: .relaxed)
   }
 
   /// Whether a deletion has to wait for the file, which takes tombstones more slowly than they come.
@@ -255,7 +255,7 @@ extension TieredCache {
         flags: flags, expiresAt: expiresAt, cas: 0, state: change.keyIsBinary ? ItemAttributes.binaryKey : 0))
     if let old {
       item.state = item.state.with(frequency: old.state.frequency)
-    } else if options.favorsSmall {
+    } else if live.favorsSmall.load(ordering: .relaxed) {
       item.state = item.state.with(frequency: state.hot.credit(large ? bytes + length : bytes))
     }
     if large {

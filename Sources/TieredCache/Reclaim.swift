@@ -12,7 +12,7 @@ extension TieredCache {
   func makeRoom(
     _ wanting: UnsafeMutablePointer<Shard>, bytes: Int, now: UnixSeconds
   ) -> Outcome? {
-    if options.evictionsDisabled {
+    if live.evictionsDisabled.load(ordering: .relaxed) {
       countOutOfMemory(wanting, bytes: bytes)
       return .outOfMemory
     }
@@ -85,7 +85,7 @@ extension TieredCache {
     let mayDrop =
       hasCold
       && (!coldWritable.load(ordering: .relaxed)
-        || (options.slowDisk == .drop && state.unsavedBytes > unsavedLimitPerShard))
+        || (live.dropsWhenSlow.load(ordering: .relaxed) && state.unsavedBytes > unsavedLimitPerShard))
     let epoch = state.hot.epoch
     var toQueue: [UInt64] = []
     var buried: [Tombstone] = []
@@ -134,7 +134,7 @@ extension TieredCache {
 
   /// As much as `items` records, to make room without leaving the lock.
   func reclaimHere(_ state: inout ShardState, items: Int, now: UnixSeconds) {
-    if options.evictionsDisabled { return }
+    if live.evictionsDisabled.load(ordering: .relaxed) { return }
     var left = items
     while left > 0 {
       if reclaimOnce(&state, items: min(left, 64), now: now) != .progressed { return }
@@ -168,7 +168,7 @@ extension TieredCache {
     pool.trim(atMost: .max)
     // A limit that was lowered while serving.
     var rounds = 0
-    while pool.isOverLimit && !options.evictionsDisabled && rounds < 10_000 {
+    while pool.isOverLimit && !live.evictionsDisabled.load(ordering: .relaxed) && rounds < 10_000 {
       if makeRoom(shards + rounds % shardCount, bytes: 0, now: now) != nil { break }
       rounds += 1
     }
@@ -226,7 +226,7 @@ extension TieredCache {
     var goneBytes = 0
     let epoch = state.hot.epoch
     var idle: [UInt64] = []
-    let idleSince = store == nil ? 0 : options.demoteAfterSeconds.map { now - min(now, $0) } ?? 0
+    let idleSince = store == nil ? 0 : live.idleSince(now)
     let done = state.hot.sweep(from: &cursor, steps: steps, now: now, idleSince: idleSince, hasher: hasher) {
       item, hash in
       // An unsaved item that has expired still hides an older row until the writer has seen it; one of

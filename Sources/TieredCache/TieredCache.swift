@@ -47,6 +47,8 @@ package struct TieredCacheOptions: Sendable {
   package var tracksSizes = false
   /// No item has a CAS value as far as anybody sees.
   package var casDisabled = false
+  /// Messages of the log about an item name its key.
+  package var logsKeys = false
   package init() {}
 }
 
@@ -90,6 +92,8 @@ package enum Outcome {
 /// The cache: the only place that knows that there are two tiers.
 package final class TieredCache: Sendable {
   package let options: TieredCacheOptions
+  /// Of the options, those that may change while the cache is used.
+  package let live: LiveOptions
   package let hasher: KeyHasher
   package let clock: ServerClock
   package let pool: SegmentPool
@@ -133,6 +137,7 @@ package final class TieredCache: Sendable {
 
   package init(_ options: TieredCacheOptions, logger: Logger) throws(ColdError) {
     self.options = options
+    live = LiveOptions(options)
     self.logger = logger
     clock = options.clock
     hasher = KeyHasher(seed: options.hashSeed)
@@ -199,6 +204,11 @@ package final class TieredCache: Sendable {
 
   private static func unsavedLimit(_ memory: Int, shards: Int, segment: Int) -> Int {
     max(min(memory / 3, 256 << 20) / shards, segment * 2)
+  }
+
+  /// Whether a limit suits the shards and segments that the first one led to.
+  package func canSetMemoryLimit(_ bytes: Int) -> Bool {
+    bytes <= options.hotMemory * Self.largestRaise && bytes >= shardCount * pool.segmentBytes * 4
   }
 
   /// Another limit for what RAM holds. What is above a lower one is reclaimed by the sweeper, within seconds.
@@ -350,7 +360,8 @@ package final class TieredCache: Sendable {
   func noteColdHit(_ hash: UInt64, _ state: inout ShardState) -> Bool {
     let reads = state.cold.noteRead(hash)
     state.counters.coldHits += 1
-    return options.promoteAfter > 0 && Int(reads) >= min(options.promoteAfter, 3)
+    let wanted = live.promoteAfter.load(ordering: .relaxed)
+    return wanted > 0 && Int(reads) >= min(wanted, 3)
   }
 
   /// What `makeRoom` has to be asked for so that a row can be promoted.

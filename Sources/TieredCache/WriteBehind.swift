@@ -246,8 +246,9 @@ extension TieredCache {
   func runWriter() {
     let behind = writeBehind!
     // Half the interval: the rest is for the writing itself.
-    let pause = max(options.intervalMilliseconds / 2, 1)
-    while behind.waitForWork(milliseconds: pause) { writeCycle() }
+    while behind.waitForWork(milliseconds: max(live.intervalMilliseconds.load(ordering: .relaxed) / 2, 1)) {
+      writeCycle()
+    }
     // A clean stop: all that RAM holds and the file does not.
     queueEverythingUnsaved()
     // The first cycle also writes the marks of a flush.

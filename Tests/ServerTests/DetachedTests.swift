@@ -40,7 +40,7 @@ final class Served {
     var limits = ServerShared.Limits(settings)
     limits.commitsBeforeReply = always
     shared = ServerShared(
-      cache: cache, limits: limits, verbosity: 0, administration: Administration(settings, []))
+      cache: cache, limits: limits, administration: Administration(try Configuration(Draft(), environment: [:]), []))
     worker = Worker(number: 0, shared: shared)
     var pair: [Int32] = [0, 0]
     #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0)

@@ -37,7 +37,8 @@ final class ServedStream {
     if file != nil { cache.finishScan() }
     let settings = Settings()
     shared = ServerShared(
-      cache: cache, limits: ServerShared.Limits(settings), verbosity: 0, administration: Administration(settings, []))
+      cache: cache, limits: ServerShared.Limits(settings),
+      administration: Administration(try Configuration(Draft(), environment: [:]), []))
     worker = Worker(number: 0, shared: shared)
     var pair: [Int32] = [0, 0]
     require(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0, "no pair of sockets")

@@ -1,0 +1,61 @@
+import Settings
+import TieredCache
+
+extension ServerShared {
+  /// Every group of settings that a reload applies.
+  var liveSettings: [LiveSetting] { [liveLog, liveLimits, liveMemory, liveTiers, liveAuthentication] }
+
+  private var liveLog: LiveSetting {
+    LiveSetting(keys: ["log.level", "log.format", "log.keys"]) { [self] _, next in
+      .ready {
+        self.log.set(next)
+        self.cache.live.logsKeys.store(next.logsKeys, ordering: .relaxed)
+      }
+    }
+  }
+
+  /// What workers and acceptor ask at each command or connection.
+  private var liveLimits: LiveSetting {
+    LiveSetting(keys: [
+      "max-connections", "reject-at-maximum", "requests-per-event", "udp-reply-datagrams", "idle-timeout",
+      "disable-flush-all", "enable-shutdown", "disable-dumping", "disable-watch", "hot.max-item-size",
+      "cold.start-wait",
+    ]) { [self] now, next in
+      .ready {
+        if next.maximumConnections > now.maximumConnections {
+          raiseDescriptorLimit(to: next.maximumConnections + 100, logger: self.cache.logger)
+        }
+        self.cache.live.maximumItemBytes.store(next.maximumItemSize, ordering: .relaxed)
+        self.setLimits(Limits(next))
+      }
+    }
+  }
+
+  private var liveMemory: LiveSetting {
+    LiveSetting(keys: ["hot.memory"]) { [self] _, next in
+      guard cache.canSetMemoryLimit(next.hotMemory) else { return .needsRestart }
+      return .ready { _ = self.cache.setMemoryLimit(next.hotMemory) }
+    }
+  }
+
+  private var liveTiers: LiveSetting {
+    LiveSetting(keys: [
+      "hot.no-evictions", "hot.favor-small", "hot.demote-after", "cold.interval", "cold.when-slow",
+      "cold.promotion.reads",
+    ]) { [self] _, next in .ready { self.cache.live.set(tierOptions(next)) } }
+  }
+
+  /// Whether there are passwords at all also decides which protocols are spoken, and that can't change.
+  private var liveAuthentication: LiveSetting {
+    LiveSetting(keys: ["auth-file"], readsFiles: true) { [self] _, next in
+      guard let passwords, let path = next.passwordFile else {
+        return passwords == nil && next.passwordFile == nil ? .ready {} : .needsRestart
+      }
+      let fresh = try PasswordList.read(path)
+      return .ready {
+        passwords.replace(by: fresh)
+        self.cache.logger.notice("the password file was read again", metadata: ["users": "\(fresh.count)"])
+      }
+    }
+  }
+}
