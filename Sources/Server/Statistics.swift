@@ -305,6 +305,7 @@ extension WorkerState {
     list.add("promotions", tier.tiers.promotions)
     list.add("demotions", tier.tiers.demotions)
     guard let cold = tier.cold else { return }
+    list.add("evicted_without_row", tier.tiers.evictedAlone)
     list.add("cold_items", tier.coldItems)
     list.add("cold_index_bytes", tier.coldIndexBytes)
     list.add("cold_hits", tier.tiers.coldHits)
@@ -316,6 +317,8 @@ extension WorkerState {
     list.add("cold_rows_written", tier.tiers.rowsWritten)
     list.add("cold_rows_superseded", tier.tiers.rowsSuperseded)
     list.add("cold_tombstones_written", tier.tiers.tombstonesWritten)
+    list.add("cold_refused_too_large", tier.tiers.refusedByFile)
+    list.add("cold_refused_over_budget", tier.tiers.refusedOverBudget)
     list.add("cold_evictions", tier.tiers.coldEvictions)
     list.add("cold_second_chances", tier.tiers.secondChances)
     list.add("cold_write_cycles", cold.cyclesDone)

@@ -63,9 +63,9 @@ package struct ShardState: ~Copyable {
   /// Whether a key that neither tier knows, and whose item does not say so, may have a row in the file.
   var mayHaveUnknownRows: Bool { isScanning || hasUnknownRows || hasGivenUpRows }
 
-  /// Items of both tiers, each once: those with a row, and those in RAM that have none. (Without a cold
-  /// tier no item is ever unsaved.)
-  var itemCount: Int { cold.count + (unsavedCount > 0 || cold.count > 0 ? unsavedCount : hot.counters.items) }
+  /// Items of both tiers, each once: those with a row or about to be written, or if those are more, all in RAM (some
+  /// of which may never have a row; without a cold tier none has).
+  var itemCount: Int { max(cold.count + unsavedCount, hot.counters.items) }
 
   /// No longer unsaved, or no longer there.
   mutating func forgetUnsaved(count: Int, bytes: Int) {
@@ -211,6 +211,9 @@ package struct TierCounters: Sendable {
   package var secondChances: UInt64 = 0
   package var droppedUnsaved: UInt64 = 0
   package var refusedByFile: UInt64 = 0
+  package var refusedOverBudget: UInt64 = 0
+  /// Evicted items that were in RAM alone because the file or its admission had refused them.
+  package var evictedAlone: UInt64 = 0
   package var getExpired: UInt64 = 0
   package var getFlushed: UInt64 = 0
   package var outOfMemory: UInt64 = 0
@@ -229,6 +232,8 @@ package struct TierCounters: Sendable {
     a.secondChances += b.secondChances
     a.droppedUnsaved += b.droppedUnsaved
     a.refusedByFile += b.refusedByFile
+    a.refusedOverBudget += b.refusedOverBudget
+    a.evictedAlone += b.evictedAlone
     a.getExpired += b.getExpired
     a.getFlushed += b.getFlushed
     a.outOfMemory += b.outOfMemory

@@ -30,7 +30,7 @@ package struct TierStatistics {
 
   /// Live items that are gone for good although nobody asked for it.
   package var lostItems: UInt64 {
-    cold == nil ? hot.evictions : tiers.coldEvictions + tiers.droppedUnsaved
+    cold == nil ? hot.evictions : tiers.coldEvictions + tiers.droppedUnsaved + tiers.evictedAlone
   }
 }
 
@@ -86,7 +86,7 @@ extension TieredCache {
         cyclesDone: writeBehind.cyclesDone.load(ordering: .relaxed),
         bytesWritten: writeBehind.bytesWritten.load(ordering: .relaxed),
         isWritable: coldWritable.load(ordering: .relaxed), scanDone: scanProgress.with { $0.done },
-        limit: options.cold!.limit)
+        limit: store.currentLimit)
     }
     return sum
   }
