@@ -3,7 +3,7 @@ import TieredCache
 
 extension ServerShared {
   /// Every group of settings that a reload applies.
-  var liveSettings: [LiveSetting] { [liveLog, liveLimits, liveMemory, liveTiers, liveAuthentication] }
+  var liveSettings: [LiveSetting] { [liveLog, liveLimits, liveMemory, liveFile, liveTiers, liveAuthentication] }
 
   private var liveLog: LiveSetting {
     LiveSetting(keys: ["log.level", "log.format", "log.keys"]) { [self] _, next in
@@ -35,6 +35,16 @@ extension ServerShared {
     LiveSetting(keys: ["hot.memory"]) { [self] _, next in
       guard cache.canSetMemoryLimit(next.hotMemory) else { return .needsRestart }
       return .ready { _ = self.cache.setMemoryLimit(next.hotMemory) }
+    }
+  }
+
+  private var liveFile: LiveSetting {
+    LiveSetting(keys: ["cold.limit", "cold.admission.write-budget"]) { [self] now, next in
+      .ready {
+        guard let cold = next.cold else { return }
+        if cold.limit != now.cold?.limit { self.cache.setColdLimit(Int64(cold.limit)) }
+        self.cache.setAdmission(admissionLimits(cold))
+      }
     }
   }
 

@@ -112,6 +112,7 @@ func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   if let cold = settings.cold {
     options.cold = ColdOptions(
       path: cold.path, limit: Int64(cold.limit), synchronousFull: cold.durability == .always)
+    options.admission = admissionLimits(cold)
     options.intervalMilliseconds = cold.intervalMilliseconds
     options.startWaitMilliseconds = cold.startWaitMilliseconds
     options.readers = cold.readers
@@ -124,6 +125,12 @@ func tierOptions(_ settings: Settings) -> TieredCacheOptions {
     options.slowDisk = cold.whenSlow == .drop ? .drop : .wait
   }
   return options
+}
+
+func admissionLimits(_ cold: ColdSettings) -> AdmissionLimits {
+  var limits = AdmissionLimits()
+  limits.writeBudget = cold.writeBudget == 0 ? nil : Int64(cold.writeBudget)
+  return limits
 }
 
 extension ServerShared.Limits {

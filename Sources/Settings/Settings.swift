@@ -44,6 +44,8 @@ package struct ColdSettings: Sendable, Equatable {
   package var startWaitMilliseconds = 500
   /// `cold.readers`: threads that read the file.
   package var readers = 2
+  /// `cold.admission.write-budget`: bytes of rows a second; 0: as many as come.
+  package var writeBudget = 0
   /// `cold.when-slow`
   package var whenSlow = SlowDiskSetting.wait
 

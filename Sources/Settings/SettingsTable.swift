@@ -155,12 +155,13 @@ package enum SettingsTable {
     ).live,
     text("cold.path", allowed: "a path", \.coldPath),
     flag("cold.enabled", \.coldEnabled),
-    size("cold.limit", 4 << 20...1 << 50, \.cold.limit),
+    size("cold.limit", 4 << 20...1 << 50, \.cold.limit).live,
     choice("cold.durability", \.cold.durability),
     duration("cold.interval", allowed: "a duration from 10ms to 1h", 10...3_600_000, \.cold.intervalMilliseconds).live,
     duration("cold.start-wait", allowed: "a duration up to 1m", 0...60_000, \.cold.startWaitMilliseconds).live,
     number("cold.readers", 1...64, \.cold.readers),
     choice("cold.when-slow", \.cold.whenSlow).live,
+    size("cold.admission.write-budget", 0...1 << 40, \.cold.writeBudget).live,
     number("cold.promotion.reads", 0...3, \.settings.promoteAfter).live,
   ]
 

@@ -39,9 +39,9 @@ struct PrintConfig: ParsableCommand {
 struct Reload: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "reload", abstract: "Have a running server read its settings again.",
-    discussion: "The server is that of --pid, or of the pid file that the options or the config file name.")
+    discussion: "The server is that of --server-pid, or of the pid file that the options or the config file name.")
 
-  @Option(name: .customLong("pid"), help: "the server's process id")
+  @Option(name: .customLong("server-pid"), help: "the server's process id")
   var pid: Int32?
   @OptionGroup var options: Serve
 
@@ -64,11 +64,11 @@ struct Reload: ParsableCommand {
 
   private func process() throws -> pid_t {
     if let pid {
-      guard pid > 0 else { throw SettingsError("--pid: '\(pid)' is not allowed: the id of a process") }
+      guard pid > 0 else { throw SettingsError("--server-pid: '\(pid)' is not allowed: the id of a process") }
       return pid
     }
     guard let path = try options.configuration(environment: environment()).settings.pidFile else {
-      throw SettingsError("which server? --pid ID, or the -P FILE or --config FILE (with pid-file) that it has")
+      throw SettingsError("which server? --server-pid ID, or the -P FILE or --config FILE (with pid-file) that it has")
     }
     guard let file = fopen(path, "r") else {
       throw SettingsError("can't read the pid file \(path): \(String(cString: strerror(errno)))")

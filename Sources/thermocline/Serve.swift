@@ -158,7 +158,9 @@ struct Serve: ParsableCommand {
     do {
       if settings.daemonize { try becomeDaemon() }
       let started = environment()
-      let reading: @Sendable () throws -> Configuration = { [self] in try configuration(environment: started) }
+      let reading: @Sendable () throws -> Configuration = { [self] in
+        try self.configuration(environment: started)
+      }
       let status = try serve(configuration, again: reading, log: log, logger: logger) {
         if settings.locksMemory { keepInMemory(atLeast: settings.hotMemory, logger) }
         if let user = settings.user { try become(user) }

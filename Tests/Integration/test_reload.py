@@ -139,10 +139,10 @@ def test_who_asks_for_a_reload_is_told_what_is_wrong_with_the_asking(configured,
     assert program("reload").returncode == 78
     done = program("reload", "-P", str(tmp_path / "nothing"))
     assert done.returncode == 78 and "pid file" in done.stderr
-    done = program("reload", "--pid", "999999999")
+    done = program("reload", "--server-pid", "999999999")
     assert done.returncode == 1 and "No such process" in done.stderr
     server = configured()
-    assert "no setting was changed" in program("reload", "--pid", str(server.pid)).stdout
+    assert "no setting was changed" in program("reload", "--server-pid", str(server.pid)).stdout
 
 
 def test_the_log_is_structured_and_its_level_and_form_change_live(configured):
@@ -171,6 +171,7 @@ LIVE = {
     "hot.memory": ("16m", "48m"), "hot.max-item-size": ("1m", "2m"), "hot.no-evictions": ("false", "true"),
     "hot.favor-small": ("true", "false"), "hot.demote-after": ("0", "1s"), "cold.interval": ("1s", "20ms"),
     "cold.start-wait": ("500ms", "0"), "cold.when-slow": ("wait", "drop"), "cold.promotion.reads": ("1", "0"),
+    "cold.limit": ("1g", "32m"), "cold.admission.write-budget": ("0", "100k"),
 }
 #: Changed by tests of their own.
 LIVE_ELSEWHERE = {"auth-file"}
