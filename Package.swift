@@ -23,6 +23,8 @@ let package = Package(
     .systemLibrary(
       name: "CSQLite", path: "Sources/CSQLite", pkgConfig: "sqlite3",
       providers: [.apt(["libsqlite3-dev"])]),
+    .systemLibrary(
+      name: "COpenSSL", path: "Sources/COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
     .systemLibrary(name: "CSystem", path: "Sources/CSystem"),
     .target(
       name: "Migrations", path: "migrations", exclude: ["README.md"],
@@ -35,6 +37,7 @@ let package = Package(
     .target(
       name: "Settings", dependencies: ["CacheCore", .product(name: "Yams", package: "Yams")],
       swiftSettings: common),
+    .target(name: "TLS", dependencies: ["COpenSSL", "CacheCore"], swiftSettings: hot),
     .target(
       name: "ColdTier",
       dependencies: ["CacheCore", "SQLite", "Migrations", .product(name: "Logging", package: "swift-log")],
@@ -51,7 +54,7 @@ let package = Package(
     .target(
       name: "Server",
       dependencies: [
-        "CSystem", "CacheCore", "HotTier", "ColdTier", "TieredCache", "MemcachedProtocol", "Settings",
+        "CSystem", "CacheCore", "HotTier", "ColdTier", "TieredCache", "MemcachedProtocol", "Settings", "TLS",
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: hot),
     .executableTarget(
@@ -62,7 +65,8 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .executableTarget(
-      name: "Benchmarks", dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+      name: "Benchmarks",
+      dependencies: ["CSystem", .product(name: "ArgumentParser", package: "swift-argument-parser")],
       swiftSettings: common),
     .target(name: "SQLiteFaults", dependencies: ["CSQLite"], path: "Tests/SQLiteFaults", swiftSettings: common),
     .testTarget(name: "CacheCoreTests", dependencies: ["CacheCore"], swiftSettings: common),

@@ -57,8 +57,11 @@ struct Acceptor {
       if socket < 0 { return errno != EMFILE && errno != ENFILE }
       if isFull {
         shared.connectionsRejected.add(1, ordering: .relaxed)
-        let line: StaticString = "ERROR Too many open connections\r\n"
-        _ = send(socket, line.utf8Start, line.utf8CodeUnitCount, Int32(MSG_NOSIGNAL))
+        // A client that speaks TLS would take it for nonsense.
+        if listener.security == nil {
+          let line: StaticString = "ERROR Too many open connections\r\n"
+          _ = send(socket, line.utf8Start, line.utf8CodeUnitCount, Int32(MSG_NOSIGNAL))
+        }
         close(socket)
         continue
       }

@@ -1,9 +1,12 @@
 import Settings
+import TLS
 import TieredCache
 
 extension ServerShared {
   /// Every group of settings that a reload applies.
-  var liveSettings: [LiveSetting] { [liveLog, liveLimits, liveMemory, liveFile, liveTiers, liveAuthentication] }
+  var liveSettings: [LiveSetting] {
+    [liveLog, liveLimits, liveMemory, liveFile, liveTiers, liveAuthentication, liveCertificates]
+  }
 
   private var liveLog: LiveSetting {
     LiveSetting(keys: ["log.level", "log.format", "log.keys"]) { [self] _, next in
@@ -65,6 +68,22 @@ extension ServerShared {
       return .ready {
         passwords.replace(by: fresh)
         self.cache.logger.notice("the password file was read again", metadata: ["users": "\(fresh.count)"])
+      }
+    }
+  }
+
+  /// The files of TLS. Connections that are open keep the certificates with which they began.
+  private var liveCertificates: LiveSetting {
+    LiveSetting(
+      keys: [
+        "tls.certificate", "tls.key", "tls.key-format", "tls.client-roots", "tls.ciphers", "tls.min-version",
+      ], readsFiles: true
+    ) { [self] _, next in
+      guard let tls, let options = TLSOptions(next.tls) else { return .ready {} }
+      let reading = try tls.reading(options)
+      return .ready {
+        self.use(reading)
+        self.cache.logger.notice("the certificates were read again")
       }
     }
   }

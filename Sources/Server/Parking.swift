@@ -58,6 +58,7 @@ extension WorkerState {
         return
       }
       if !connection.pointee.isReading { setInterest(connection, reading: true) }
+      if connection.pointee.secure != nil { takeMoreInTurn(connection) }
     }
   }
 

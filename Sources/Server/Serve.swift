@@ -4,6 +4,7 @@ import ColdTier
 import Glibc
 import Logging
 import Settings
+import TLS
 import TieredCache
 
 /// Our own version; what clients are told is the memcached version whose behaviour this server has.
@@ -30,15 +31,17 @@ package func serve(
   raiseDescriptorLimit(to: settings.maximumConnections + 100, logger: logger)
 
   let passwords = try settings.passwordFile.map(readPasswords)
+  // The files may be readable only for who the server is before it becomes another.
+  let tls = try readCertificates(settings)
   // Sockets first: a port in use must not cost the opening of a file.
-  let listeners = try openListeners(settings, logger)
+  let listeners = try openListeners(settings, tls, logger)
   defer { for listener in listeners where listener.unixPath != nil { unlink(listener.unixPath!) } }
   // With the sockets bound, privileges may go: the file belongs to the user who serves.
   try onListening()
   let cache = try TieredCache(tierOptions(settings), logger: logger)
   let shared = ServerShared(
     cache: cache, limits: ServerShared.Limits(settings), administration: Administration(configuration, listeners),
-    log: log, passwords: passwords)
+    log: log, passwords: passwords, tls: tls)
   cache.setEventSink(shared.administration.log)
   if settings.prefixDelimiter != nil { shared.administration.prefixes.turn(on: true, in: cache) }
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
@@ -62,7 +65,9 @@ package func serve(
   return 0
 }
 
-private func openListeners(_ settings: Settings, _ logger: Logger) throws(ListenError) -> [Listener] {
+private func openListeners(
+  _ settings: Settings, _ tls: TLSContext?, _ logger: Logger
+) throws(ListenError) -> [Listener] {
   if let path = settings.unixSocketPath {
     return [
       try openUnix(
@@ -72,8 +77,12 @@ private func openListeners(_ settings: Settings, _ logger: Logger) throws(Listen
   }
   var listeners: [Listener] = []
   for address in settings.listeners {
-    listeners += try openSockets(
+    let opened = try openSockets(
       address, .tcp, wire: address.wire ?? settings.wireProtocol, backlog: Int32(settings.backlog))
+    for var listener in opened {
+      listener.security = security(address.security, settings, tls)
+      listeners.append(listener)
+    }
   }
   for address in settings.datagramListeners {
     listeners += try openSockets(
@@ -89,6 +98,54 @@ private func openListeners(_ settings: Settings, _ logger: Logger) throws(Listen
     }
   }
   return listeners
+}
+
+/// What a listener does about TLS.
+private func security(_ wanted: ListenSecurity, _ settings: Settings, _ tls: TLSContext?) -> ListenerSecurity? {
+  guard let tls else { return nil }
+  switch wanted {
+  case .plain: return nil
+  case .asSet: return ListenerSecurity(context: tls, verification: tls.options.verification)
+  case .withoutPeer: return ListenerSecurity(context: tls, verification: .none)
+  case .withPeer: return ListenerSecurity(context: tls, verification: .require)
+  }
+}
+
+/// nil: there is no TLS.
+private func readCertificates(_ settings: Settings) throws(ListenError) -> TLSContext? {
+  guard settings.tls.isEnabled, let options = TLSOptions(settings.tls) else { return nil }
+  do throws(TLSError) {
+    return try TLSContext(options)
+  } catch {
+    throw ListenError(description: "TLS: \(error)", isConfiguration: true)
+  }
+}
+
+extension TLSOptions {
+  /// nil: there is no certificate.
+  init?(_ settings: TLSSettings) {
+    guard let certificateFile = settings.certificateFile else { return nil }
+    self.init(certificateFile: certificateFile)
+    keyFile = settings.keyFile
+    keyFormat = settings.keyFormat == .der ? .der : .pem
+    clientRootsFile = settings.clientRootsFile
+    verification =
+      switch settings.verification {
+      case .none: .none
+      case .request: .request
+      case .require: .require
+      }
+    ciphers = settings.ciphers
+    keepsSessions = settings.keepsSessions
+    usesKernel = settings.usesKernel
+    oldest =
+      switch settings.oldest {
+      case .tls10: .tls10
+      case .tls11: .tls11
+      case .tls12: .tls12
+      case .tls13: .tls13
+      }
+  }
 }
 
 func tierOptions(_ settings: Settings) -> TieredCacheOptions {
@@ -179,7 +236,9 @@ private func writePortFile(_ listeners: [Listener]) throws {
 }
 
 private func announce(_ settings: Settings, _ listeners: [Listener], _ logger: Logger) {
-  let names = listeners.map { $0.transport == .udp ? "\($0.name) (UDP)" : $0.name }.joined(separator: ", ")
+  let names = listeners.map {
+    "\($0.name)\($0.transport == .udp ? " (UDP)" : $0.security != nil ? " (TLS)" : "")"
+  }.joined(separator: ", ")
   logger.notice("listening on \(names)")
   if let cold = settings.cold {
     logger.notice("cold tier in \(cold.path), at most \(cold.limit >> 20) MiB; RAM \(settings.hotMemory >> 20) MiB")

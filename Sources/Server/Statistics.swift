@@ -120,6 +120,12 @@ extension WorkerState {
     network(sum, tier, &list)
     background(tier, &list)
     if tier.cold != nil { coldTier(tier, &list) }
+    if let tls = shared.tls {
+      if tls.options.keepsSessions { list.add("ssl_new_sessions", tls.newSessions) }
+      list.add("ssl_handshake_errors", tls.handshakeErrors.load(ordering: .relaxed))
+      list.add("ssl_proto_errors", tls.protocolErrors.load(ordering: .relaxed))
+      list.add("time_since_server_cert_refresh", now &- shared.certificatesReadAt.load(ordering: .relaxed))
+    }
     list.add("unexpected_napi_ids", 0)
     list.add("round_robin_fallback", 0)
     items(tier, &list)

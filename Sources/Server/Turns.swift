@@ -58,8 +58,11 @@ extension WorkerState {
       connection.pointee.isYielded = false
       if connection.pointee.isClosed || connection.pointee.parking != .none { continue }
       takeHeld(connection)
-      // Where it lies: what is kept of it need not be moved.
-      if connection.pointee.pendingCount > 0 {
+      if connection.pointee.receivesInTurn {
+        connection.pointee.receivesInTurn = false
+        receive(connection)
+      } else if connection.pointee.pendingCount > 0 {
+        // Where it lies: what is kept of it need not be moved.
         process(connection, connection.pointee.pendingBytes, connection.pointee.pendingCount)
       }
       if !connection.pointee.isYielded && !connection.pointee.isClosed, let held = connection.pointee.held {

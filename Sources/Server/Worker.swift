@@ -4,6 +4,7 @@ import Glibc
 import MemcachedProtocol
 import Settings
 import Synchronization
+import TLS
 import TieredCache
 
 /// What all workers share and none changes on the path of a request.
@@ -24,6 +25,9 @@ final class ServerShared: Sendable {
   let administration: Administration
   /// Who may connect; nil: everybody.
   let passwords: PasswordList?
+  /// nil: no listener speaks TLS.
+  let tls: TLSContext?
+  let certificatesReadAt: Atomic<UInt32>
 
   struct Limits: Sendable {
     var maximumItemBytes: Int
@@ -48,14 +52,26 @@ final class ServerShared: Sendable {
 
   init(
     cache: TieredCache, limits: Limits, administration: Administration, log: LogControl = LogControl(Settings()),
-    passwords: PasswordList? = nil
+    passwords: PasswordList? = nil, tls: TLSContext? = nil
   ) {
     self.cache = cache
     currentLimits = Lock(limits)
     self.log = log
     self.administration = administration
     self.passwords = passwords
+    self.tls = tls
     startedAt = cache.clock.now()
+    certificatesReadAt = Atomic(startedAt)
+  }
+
+  /// Reads the files of TLS again. Connections that are open keep the certificates with which they began.
+  func reloadCertificates() throws(TLSError) {
+    if let tls { use(try tls.reading(tls.options)) }
+  }
+
+  func use(_ certificates: TLSContext.Reading) {
+    tls?.use(certificates)
+    certificatesReadAt.store(cache.clock.now(), ordering: .relaxed)
   }
 
   /// A copy; workers have their own, so that they need no lock for it.
@@ -228,6 +244,11 @@ struct WorkerState {
     if connection.pointee.isClosed || connection.pointee.isYielded { return }
     if events & EPOLLOUT.rawValue != 0 && connection.pointee.wantsWrite {
       if !drainBacklog(connection) { return }
+      if let secure = connection.pointee.secure, !secure.isEstablished {
+        // The handshake had more to say than the socket took.
+        receive(connection)
+        return
+      }
     }
     if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 {
       if connection.pointee.parking == .watch {
@@ -300,6 +321,13 @@ struct WorkerState {
     if let first = connections { first.pointee.previous = connection }
     connections = connection
     connectionCount += 1
+    if let security = accepted.security {
+      connection.pointee.secure = security.context.session(on: accepted.socket, verification: security.verification)
+      if connection.pointee.secure == nil {
+        close(connection)
+        return
+      }
+    }
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
     event.data.u64 = UInt64(UInt(bitPattern: connection))
@@ -315,6 +343,9 @@ struct WorkerState {
       return
     }
     noteClosed(connection)
+    // Its goodbye goes over the socket.
+    connection.pointee.secure?.free()
+    connection.pointee.secure = nil
     Glibc.close(connection.pointee.socket)
     if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
     if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
@@ -398,14 +429,11 @@ struct WorkerState {
       close(connection)
       return
     }
-    let received = retrying { recv(connection.pointee.socket, input + kept, room, 0) }
-    if received <= 0 {
-      if received < 0 && errno == EAGAIN { return }
-      close(connection)
-      return
-    }
+    let received = take(from: connection, input + kept, room)
+    if received <= 0 { return }
     counters.bytesRead &+= UInt64(received)
     process(connection, input, kept + received)
+    if connection.pointee.secure != nil { takeMoreInTurn(connection) }
   }
 
   /// Serves `count` bytes at `start` (the thread's buffer, or the connection's own), keeps what is left
@@ -453,7 +481,7 @@ struct WorkerState {
       out.spill(after: 0, into: &connection.pointee.backlog)
       return true
     }
-    switch out.send(to: connection.pointee.socket) {
+    switch out.send(to: connection.pointee.socket, connection.pointee.secure) {
     case .all:
       out.reset()
       return true
@@ -473,7 +501,7 @@ struct WorkerState {
   /// Sends on what the socket did not take before. False if the connection is closed.
   mutating func drainBacklog(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     if connection.pointee.parking == .commit || connection.pointee.datagram != nil { return true }
-    if !connection.pointee.backlog.send(to: connection.pointee.socket) {
+    if !connection.pointee.backlog.send(to: connection.pointee.socket, connection.pointee.secure) {
       close(connection)
       return false
     }

@@ -64,6 +64,7 @@ package struct Settings: Sendable, Equatable {
   package var passwordFile: String? = nil
   /// `sasl`: the binary protocol authenticates too, from the same file.
   package var saslEnabled = false
+  package var tls = TLSSettings()
   package var unixSocketPath: String? = nil
   package var unixSocketMode = 0o700
   package var threads = 4

@@ -137,6 +137,16 @@ package enum SettingsTable {
     choice("protocol", \.settings.wireProtocol),
     text("auth-file", allowed: "a path", \.settings.passwordFile).live,
     flag("sasl", \.settings.saslEnabled),
+    flag("tls.enabled", \.settings.tls.isEnabled),
+    text("tls.certificate", allowed: "a path", \.settings.tls.certificateFile).live,
+    text("tls.key", allowed: "a path", \.settings.tls.keyFile).live,
+    choice("tls.key-format", \.settings.tls.keyFormat).live,
+    text("tls.client-roots", allowed: "a path", \.settings.tls.clientRootsFile).live,
+    choice("tls.verify", \.settings.tls.verification),
+    text("tls.ciphers", allowed: "a list of ciphers, as OpenSSL has it", \.settings.tls.ciphers).live,
+    choice("tls.min-version", \.settings.tls.oldest).live,
+    flag("tls.session-cache", \.settings.tls.keepsSessions),
+    flag("tls.kernel", \.settings.tls.usesKernel),
     text("user", allowed: "a user of this system", \.settings.user),
     flag("daemon", \.settings.daemonize),
     flag("core-files", \.settings.coreFiles),
@@ -293,6 +303,7 @@ extension Draft {
       if port != 0 { settings.listeners = try addresses(defaultPort: max(port, 0)) }
       if datagramPort != 0 { settings.datagramListeners = try addresses(defaultPort: max(datagramPort, 0)) }
     }
+    try settings.checkTLS()
     try settleAuthentication(&settings, environment)
     if settings.maximumItemSize > settings.hotMemory / 2 {
       throw SettingsError(

@@ -86,7 +86,9 @@ struct Serve: ParsableCommand {
   var authFile: String?
   @Flag(name: [.customShort("S"), .customLong("enable-sasl")], help: "SASL for the binary protocol, with -Y")
   var sasl = false
-  @Flag(name: [.customShort("Z"), .customLong("enable-ssl")], help: .hidden)
+  @Flag(
+    name: [.customShort("Z"), .customLong("enable-ssl")],
+    help: "TLS; certificate and key: -o ssl_chain_cert=FILE,ssl_key=FILE")
   var tls = false
   @Flag(name: [.customShort("L"), .customLong("enable-largepages")], help: .hidden)
   var largePages = false
@@ -234,6 +236,7 @@ struct Serve: ParsableCommand {
     if sasl { try set("sasl", "true", "-S") }
     if daemon { try set("daemon", "true", "-d") }
     if verbose > 0 { try set("log.level", LogLevelSetting(verbosity: verbose).rawValue, "-v") }
+    if tls { try set("tls.enabled", "true", "-Z") }
     try set("cold.path", coldPath, "--cold-path")
     if noCold { try set("cold.enabled", "false", "--no-cold") }
     try set("cold.limit", coldLimit, "--cold-limit")
@@ -241,7 +244,7 @@ struct Serve: ParsableCommand {
     try set("cold.interval", interval, "--durability-interval")
     try set("cold.promotion.reads", promoteAfter, "--promote-after")
     try set("hot.demote-after", demoteAfter, "--demote-after")
-    try refuseWhatIsNotThere()
+    try checkWhatIsOnlyChecked()
   }
 
   private func readExtended(into draft: inout Draft) throws {
@@ -261,16 +264,21 @@ struct Serve: ParsableCommand {
       case "watcher_logbuf_size": try draft.set("watcher-buffer", "\(option.value ?? "")k", origin: origin)
       case "maxconns_fast": try draft.set("reject-at-maximum", "true", origin: origin)
       case "no_maxconns_fast", "no_modern": try draft.set("reject-at-maximum", "false", origin: origin)
+      case "ssl_chain_cert": try draft.set("tls.certificate", option.value ?? "", origin: origin)
+      case "ssl_key": try draft.set("tls.key", option.value ?? "", origin: origin)
+      case "ssl_keyformat": try draft.set("tls.key-format", option.value == "2" ? "der" : "pem", origin: origin)
+      case "ssl_ca_cert": try draft.set("tls.client-roots", option.value ?? "", origin: origin)
+      case "ssl_verify_mode":
+        let modes = ["none", "request", "require", "require"]
+        try draft.set("tls.verify", modes[Int(option.value ?? "") ?? 0], origin: origin)
+      case "ssl_ciphers": try draft.set("tls.ciphers", option.value ?? "", origin: origin)
+      case "ssl_min_version": try draft.set("tls.min-version", "1.\(option.value ?? "2")", origin: origin)
+      case "ssl_session_cache": try draft.set("tls.session-cache", "true", origin: origin)
+      case "ssl_kernel_tls": try draft.set("tls.kernel", "true", origin: origin)
       case "sock_cookie_id": try draft.set("socket-mark", option.value ?? "", origin: origin)
       default: break
       }
     }
-  }
-
-  /// What would make the server less safe, or other than asked, if it were passed over.
-  private func refuseWhatIsNotThere() throws {
-    if tls { throw SettingsError("-Z: TLS is not available in this version") }
-    try checkWhatIsOnlyChecked()
   }
 
   /// memcached refuses some values of options that have no meaning here; so does this server.
@@ -287,7 +295,8 @@ struct Serve: ParsableCommand {
   /// Of the options behind -o, those that do something here.
   static let withMeaning = [
     "ext_path", "idle_timeout", "track_sizes", "watcher_logbuf_size", "maxconns_fast", "no_maxconns_fast", "no_modern",
-    "sock_cookie_id", "modern",
+    "sock_cookie_id", "modern", "ssl_chain_cert", "ssl_key", "ssl_keyformat", "ssl_ca_cert", "ssl_verify_mode",
+    "ssl_ciphers", "ssl_min_version", "ssl_session_cache", "ssl_kernel_tls",
   ]
 
   private func withoutMeaning() throws -> [String] {

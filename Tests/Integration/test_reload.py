@@ -174,7 +174,8 @@ LIVE = {
     "cold.limit": ("1g", "32m"), "cold.admission.write-budget": ("0", "100k"),
 }
 #: Changed by tests of their own.
-LIVE_ELSEWHERE = {"auth-file"}
+LIVE_ELSEWHERE = {"auth-file", "tls.certificate", "tls.key", "tls.key-format", "tls.client-roots", "tls.ciphers",
+                  "tls.min-version"}
 #: What else has to change with a setting for commands to go on as before.
 TOGETHER = {"hot.no-evictions": {"hot.memory": "256m"}}
 
