@@ -51,8 +51,9 @@ IMPORT_CHECK := --explicit-target-dependency-import-check error
 # What the toolchain and SwiftPM need to run, to fetch packages, to compile and to link; and SQLite.
 BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev libsqlite3-dev libssl-dev \
   libcurl4-openssl-dev libxml2-dev libncurses-dev zlib1g-dev
-# What the integration tests compare with, what they run in, and what counts instructions.
-TEST_PACKAGES := memcached libmemcached-tools openssl python3 python3-venv valgrind
+# What the integration tests compare with, what they run in, what counts instructions, what looks at the page for
+# administrators and (promtool, of prometheus) at its metrics.
+TEST_PACKAGES := memcached libmemcached-tools openssl python3 python3-venv valgrind chromium prometheus
 
 .PHONY: help run build test unit integration fuzz sanitize sanitize-address sanitize-thread lint format soak bench \
         clean swift-present build-packages test-packages

@@ -31,6 +31,7 @@ let package = Package(
       resources: [.embedInCode("m0001_create_items.sql"), .embedInCode("m0002_create_views.sql")], swiftSettings: common
     ),
     .target(name: "CacheCore", dependencies: ["CSystem"], swiftSettings: hot),
+    .target(name: "Metrics", swiftSettings: hot),
     .target(name: "SQLite", dependencies: ["CSQLite"], swiftSettings: hot),
     .target(name: "HotTier", dependencies: ["CSystem", "CacheCore"], swiftSettings: hot),
     .target(name: "MemcachedProtocol", dependencies: ["CacheCore"], swiftSettings: hot),
@@ -54,13 +55,20 @@ let package = Package(
     .target(
       name: "Server",
       dependencies: [
-        "CSystem", "CacheCore", "HotTier", "ColdTier", "TieredCache", "MemcachedProtocol", "Settings", "TLS",
-        .product(name: "Logging", package: "swift-log"),
+        "CSystem", "CacheCore", "HotTier", "ColdTier", "TieredCache", "MemcachedProtocol", "Metrics",
+        "Settings", "TLS", .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: hot),
+    .target(
+      name: "Admin",
+      dependencies: ["CSystem", "CacheCore", "Metrics", .product(name: "Logging", package: "swift-log")],
+      resources: [
+        .embedInCode("Page/dashboard.html"), .embedInCode("Page/dashboard.css"), .embedInCode("Page/dashboard.js"),
+      ],
+      swiftSettings: common),
     .executableTarget(
       name: "thermocline",
       dependencies: [
-        "Server", "Settings", "ColdTools", "ColdTier",
+        "Admin", "Server", "Settings", "ColdTools", "ColdTier",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
@@ -78,6 +86,8 @@ let package = Package(
     .testTarget(
       name: "MemcachedProtocolTests", dependencies: ["MemcachedProtocol", "CacheCore", "FuzzProperties"],
       swiftSettings: common),
+    .testTarget(name: "MetricsTests", dependencies: ["Metrics"], swiftSettings: common),
+    .testTarget(name: "AdminTests", dependencies: ["Admin", "Metrics"], swiftSettings: common),
     .testTarget(name: "SettingsTests", dependencies: ["Settings"], swiftSettings: common),
     .testTarget(
       name: "ColdTierTests",

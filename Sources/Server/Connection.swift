@@ -106,6 +106,10 @@ struct Connection {
   /// Monotonic milliseconds.
   var parkedUntil: Int64 = 0
   var lastActive: UnixSeconds = 0
+  /// When it began to wait for the file, or in a round that is timed for its turn, in monotonic nanoseconds; 0: it
+  /// does not wait, or the wait is not timed.
+  var waitsSince: UInt64 = 0
+  var waitsForFile = false
   /// What carries out this connection's commands without an answer that wait for the file.
   var detached: UnsafeMutablePointer<Connection>? = nil
   /// This is such a one: it has no socket. `owner` is nil when the connection has closed.

@@ -17,6 +17,7 @@ final class Mailbox: ColdReadSink, CommitSink {
     case report(ConnectionReport)
     /// Settings were changed while serving.
     case limits(ServerShared.Limits)
+    case pulse(Pulse, worker: Int)
     case stop
   }
 

@@ -31,7 +31,7 @@ package struct ReloadReport: Sendable {
     init(_ entry: SettingEntry, _ before: Draft, _ after: Draft) {
       func text(_ draft: Draft) -> String {
         let text = entry.text(draft)
-        return text.isEmpty ? "none" : entry.isSecret ? "..." : text
+        return text.isEmpty ? "none" : text
       }
       key = entry.key
       self.before = text(before)
@@ -94,7 +94,7 @@ struct Reloader {
       shared.administration.configuration = next
       for entry in changed {
         let change = ReloadReport.Change(entry, now.draft, fresh.draft)
-        if entry.text(next.draft) == entry.text(fresh.draft) {
+        if entry.isSame(next.draft, fresh.draft) {
           report.applied.append(change)
         } else {
           report.waiting.append(change)

@@ -13,11 +13,13 @@ package let serverVersion = "0.1.0"
 /// Opens the file and the sockets, serves until SIGTERM, SIGINT or SIGUSR1 (as memcached, whose "graceful" it is), and ends cleanly.
 /// `onListening`: called when the sockets are bound and before the file is opened (drop privileges, write
 /// the pid file); an error there ends the server.
+/// `administer`: called when it serves, if a page for administrators is wanted; what it returns is called before the
+/// server ends.
 /// `again`: reads the settings anew, for a reload.
 /// Returns the exit status. Throws ListenError, ColdError or what `onListening` throws.
 package func serve(
   _ configuration: Configuration, again: @escaping @Sendable () throws -> Configuration, log: LogControl,
-  logger: Logger, onListening: () throws -> Void
+  logger: Logger, onListening: () throws -> Void, administer: (ServerProbe, AdminAccess) -> () -> Void
 ) throws -> Int32 {
   let settings = configuration.settings
   // Before any thread: signals come through a descriptor, a peer that is gone is an error of send.
@@ -36,6 +38,7 @@ package func serve(
   // Sockets first: a port in use must not cost the opening of a file.
   let listeners = try openListeners(settings, tls, logger)
   defer { for listener in listeners where listener.unixPath != nil { unlink(listener.unixPath!) } }
+  let admin = try settings.admin.map(openAdmin)
   // With the sockets bound, privileges may go: the file belongs to the user who serves.
   try onListening()
   let cache = try TieredCache(tierOptions(settings), logger: logger)
@@ -51,11 +54,14 @@ package func serve(
   for listener in listeners where listener.transport == .udp {
     for worker in shared.workers { worker.mailbox.post(.accepted(listener.accepted(listener.socket))) }
   }
+  let endAdministration = admin.map { administer(ServerProbe(shared), $0) }
+  if let admin { logger.notice("metrics and dashboard on \(admin.addresses.joined(separator: ", "))") }
   let acceptor = Acceptor(
     listeners.filter { $0.transport != .udp }, signals: signals, shared, logger, Reloader(shared, read: again))
   acceptor.run()
 
   logger.notice("stopping")
+  endAdministration?()
   for listener in listeners { close(listener.socket) }
   for worker in shared.workers { worker.stop() }
   shared.administration.crawler.stop()

@@ -4,7 +4,7 @@ import MemcachedProtocol
 import Settings
 import TieredCache
 
-extension WorkerState {
+extension StatisticsReader {
   /// `stats settings`: every name of memcached 1.6.45, in its order, then those that only builds with TLS
   /// have, then ours.
   func describeSettings(_ list: inout StatisticsList) {

@@ -133,6 +133,7 @@ struct WorkerState {
   let keyScratch: UnsafeMutableRawPointer
   var now: UnixSeconds = 0
   var counters = CommandCounters()
+  var latency: LatencyRecorder
   var connections: UnsafeMutablePointer<Connection>? = nil
   var connectionCount = 0
   /// Parked until something happens that concerns all of them.
@@ -187,6 +188,7 @@ struct WorkerState {
     served.initialize(to: -1)
     keyScratch = .allocate(byteCount: 256, alignment: 8)
     currentLine = UnsafeRawPointer(input)
+    latency = LatencyRecorder(seed: .random(in: 1 ... .max))
     events = .allocate(capacity: Int(Self.maximumEvents))
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
@@ -200,6 +202,7 @@ struct WorkerState {
     keyScratch.deallocate()
     served.deallocate()
     events.deallocate()
+    latency.table.deallocate()
     Glibc.close(epoll)
   }
 
@@ -215,6 +218,7 @@ struct WorkerState {
       nextEvent = 0
       eventCount = Int(epoll_wait(epoll, events, Self.maximumEvents, timeout))
       now = cache.clock.now()
+      latency.beginRound()
       while nextEvent < eventCount {
         let event = events[nextEvent]
         nextEvent += 1
@@ -226,6 +230,7 @@ struct WorkerState {
       }
       if !yielded.isEmpty { serveYielded() }
       if waits { retryOverdue() }
+      latency.endRound()
       if !watching.isEmpty { deliverLog() }
       if !graveyard.isEmpty { emptyGraveyard() }
       if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
@@ -295,6 +300,7 @@ struct WorkerState {
         streamed(UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!, isLast: isLast)
       case .report(let report): add(to: report)
       case .limits(let fresh): limits = fresh
+      case .pulse(let pulse, let worker): pulse.felt(worker)
       case .stop: stopping = true
       }
     }
@@ -439,6 +445,16 @@ struct WorkerState {
   /// Serves `count` bytes at `start` (the thread's buffer, or the connection's own), keeps what is left
   /// over and sends the replies.
   mutating func process(
+    _ connection: UnsafeMutablePointer<Connection>, _ start: UnsafeRawPointer, _ count: Int
+  ) {
+    if latency.roundStart | connection.pointee.waitsSince != 0 {
+      processTimed(connection, start, count)
+    } else {
+      processNow(connection, start, count)
+    }
+  }
+
+  mutating func processNow(
     _ connection: UnsafeMutablePointer<Connection>, _ start: UnsafeRawPointer, _ count: Int
   ) {
     let end = start + count

@@ -34,7 +34,7 @@ package struct Configuration: Sendable {
       while common < min(section.count, above.count), section[common] == above[common] { common += 1 }
       for depth in common..<above.count { text += indent(depth) + "\(above[depth]):\n" }
       section = above
-      let value = entry.isSecret && !entry.text(draft).isEmpty ? "..." : entry.text(draft)
+      let value = entry.text(draft)
       let origin = draft.origins[entry.key] ?? "default"
       let name = parts[parts.count - 1]
       let isShown = !value.isEmpty && !entry.isSecret

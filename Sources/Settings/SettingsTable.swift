@@ -13,7 +13,7 @@ package struct SettingEntry: Sendable {
   package let allowed: String
   /// Whether a reload applies it; else it counts from the next start on.
   package var isLive = false
-  /// Whether its value is for nobody's eyes.
+  /// Its value is shown to nobody, also not in an error; `text` only says whether there is one.
   package var isSecret = false
   /// False if the text is not allowed.
   let apply: @Sendable (String, inout Draft) -> Bool
@@ -21,8 +21,9 @@ package struct SettingEntry: Sendable {
   package let text: @Sendable (Draft) -> String
   /// Takes it over from other settings.
   let copy: @Sendable (_ from: Draft, _ into: inout Draft) -> Void
+  private let isEqual: @Sendable (Draft, Draft) -> Bool
 
-  init<Value>(
+  init<Value: Equatable>(
     key: String, kind: SettingKind, allowed: String, place: SettingsTable.Place<Value>,
     apply: @escaping @Sendable (String, inout Draft) -> Bool, text: @escaping @Sendable (Draft) -> String
   ) {
@@ -32,7 +33,11 @@ package struct SettingEntry: Sendable {
     self.apply = apply
     self.text = text
     copy = { $1[keyPath: place] = $0[keyPath: place] }
+    isEqual = { $0[keyPath: place] == $1[keyPath: place] }
   }
+
+  /// Whether it has one value in both; that nobody named it is the same as that somebody named its default.
+  package func isSame(_ a: Draft, _ b: Draft) -> Bool { isSecret ? isEqual(a, b) : text(a) == text(b) }
 
   /// The same, but applied by a reload.
   var live: SettingEntry {
@@ -41,7 +46,7 @@ package struct SettingEntry: Sendable {
     return entry
   }
 
-  /// The same, but never shown.
+  /// The same, but shown to nobody.
   var secret: SettingEntry {
     var entry = self
     entry.isSecret = true
@@ -70,6 +75,9 @@ package struct Draft: Sendable {
   var cold = ColdSettings(path: "")
   /// 0: only under pressure.
   var demoteAfterSeconds = 0
+  var adminListen: String? = nil
+  var adminToken: String? = nil
+  var adminTokenFile: String? = nil
   /// Where each setting comes from that has been named: an option, a file and line, a variable.
   package private(set) var origins: [String: String] = [:]
 
@@ -173,6 +181,23 @@ package enum SettingsTable {
     choice("cold.when-slow", \.cold.whenSlow).live,
     size("cold.admission.write-budget", 0...1 << 40, \.cold.writeBudget).live,
     number("cold.promotion.reads", 0...3, \.settings.promoteAfter).live,
+    SettingEntry(key: "admin.listen", kind: .text, allowed: AdminSettings.allowedListen, place: \.adminListen) {
+      $1.adminListen = $0
+      return $0 == "off" || AdminSettings(listen: $0) != nil
+    } text: {
+      $0.adminListen ?? "off"
+    },
+    SettingEntry(
+      key: "admin.token", kind: .text, allowed: "at least \(AdminSettings.shortestToken) characters without spaces",
+      place: \.adminToken
+    ) {
+      $1.adminToken = $0
+      return $0.count >= AdminSettings.shortestToken && $0.utf8.allSatisfy { (33...126).contains($0) }
+    } text: {
+      // It is nobody's business but the config's.
+      $0.adminToken == nil ? "" : "(not shown)"
+    }.secret,
+    text("admin.token-file", allowed: "a path", \.adminTokenFile),
   ]
 
   package static func entry(_ key: String) -> SettingEntry? { entries.first { $0.key == key } }
@@ -249,7 +274,7 @@ package enum SettingsTable {
     }
   }
 
-  private static func choice<Choice: RawRepresentable & CaseIterable & Sendable>(
+  private static func choice<Choice: RawRepresentable & Equatable & CaseIterable & Sendable>(
     _ key: String, _ place: Place<Choice>
   ) -> SettingEntry where Choice.RawValue == String {
     SettingEntry(
@@ -272,7 +297,8 @@ extension Draft {
       throw SettingsError(origin: origin, unknownKey: key, nearest: near)
     }
     if !entry.apply(text, &self) {
-      throw SettingsError(origin: origin, key: key, value: entry.isSecret ? "..." : text, allowed: entry.allowed)
+      throw SettingsError(
+        origin: origin, key: key, value: entry.isSecret ? "(not shown)" : text, allowed: entry.allowed)
     }
     origins[key] = origin
   }
@@ -287,7 +313,7 @@ extension Draft {
 
   /// The settings that have another value in `other`, in the order of the table.
   package func differences(from other: Draft) -> [SettingEntry] {
-    SettingsTable.entries.filter { $0.text(self) != $0.text(other) }
+    SettingsTable.entries.filter { !$0.isSame(self, other) }
   }
 
   /// What the parts add up to. `environment`: where the default place of the file comes from.
@@ -311,6 +337,7 @@ extension Draft {
       )
     }
     settings.demoteAfter = demoteAfterSeconds == 0 ? nil : demoteAfterSeconds
+    settings.admin = try finishedAdmin()
     if coldEnabled {
       var cold = cold
       cold.pathIsDefault = coldPath == nil

@@ -251,6 +251,7 @@ extension TieredCache {
       state.hot.countDemotion(item)
       state.drop(item, hash: hash)
       state.counters.demotions += 1
+      state.counters.idleDemotions += 1
     }
     state.forgetUnsaved(count: goneCount, bytes: goneBytes)
     state.sweep = cursor

@@ -200,6 +200,8 @@ package struct TierCounters: Sendable {
   package var stores: UInt64 = 0
   package var promotions: UInt64 = 0
   package var demotions: UInt64 = 0
+  /// Of these, for being idle.
+  package var idleDemotions: UInt64 = 0
   package var coldHits: UInt64 = 0
   package var coldStale: UInt64 = 0
   /// Rows that the index named and the file did not have, or not whole.
@@ -222,6 +224,7 @@ package struct TierCounters: Sendable {
     a.stores += b.stores
     a.promotions += b.promotions
     a.demotions += b.demotions
+    a.idleDemotions += b.idleDemotions
     a.coldHits += b.coldHits
     a.coldStale += b.coldStale
     a.coldMissing += b.coldMissing

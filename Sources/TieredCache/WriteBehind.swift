@@ -46,6 +46,9 @@ final class WriteBehind: @unchecked Sendable {
   let cyclesFailed = Atomic<UInt64>(0)
   /// Of keys and values of the rows that were handed to the file.
   let bytesWritten = Atomic<UInt64>(0)
+  /// All that was acknowledged before this moment is in the file: when the last cycle that succeeded began, in
+  /// monotonic nanoseconds.
+  let savedUntil = Atomic<UInt64>(MonotonicTime.nanoseconds())
 
   init(writer: ColdWriter, admission: AdmissionLimits, casReservedTo: UInt64) {
     self.writer = writer
@@ -95,6 +98,12 @@ final class WriteBehind: @unchecked Sendable {
   /// Some of what was unsaved is not any more: those who wait for room may try again.
   func roomMade() {
     for sink in state.with({ $0.sinks }) { sink.cycleEnded(0, succeeded: true) }
+  }
+
+  /// Nanoseconds since `savedUntil`.
+  func savedAgo() -> UInt64 {
+    let saved = savedUntil.load(ordering: .relaxed)
+    return max(MonotonicTime.nanoseconds(), saved) - saved
   }
 
   func endCycle(_ number: UInt64, succeeded: Bool) {
@@ -276,6 +285,7 @@ extension TieredCache {
   @discardableResult
   package func writeCycle() -> Bool {
     let behind = writeBehind!
+    let began = MonotonicTime.nanoseconds()
     let number = behind.state.with { state in
       state.cyclesStarted += 1
       return state.cyclesStarted
@@ -307,6 +317,7 @@ extension TieredCache {
         logger.error("the cold tier can't be written, hot items are served on: \(error)")
       }
     }
+    if succeeded { behind.savedUntil.store(began, ordering: .relaxed) }
     behind.endCycle(number, succeeded: succeeded)
     return succeeded
   }

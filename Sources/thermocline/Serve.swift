@@ -143,6 +143,15 @@ struct Serve: ParsableCommand {
     help: "cold reads before an item is kept in RAM again (default 1; 0 = never)")
   var promoteAfter: String?
 
+  @Option(
+    name: .customLong("admin-listen"), parsing: .unconditional,
+    help: "HTTP for metrics, health and the dashboard, as 127.0.0.1:11280 (default off)")
+  var adminListen: String?
+  @Option(
+    name: .customLong("admin-token-file"), parsing: .unconditional,
+    help: "file with the token that clients of the admin page have to show")
+  var adminTokenFile: String?
+
   func run() throws {
     let configuration: Configuration
     do {
@@ -163,13 +172,15 @@ struct Serve: ParsableCommand {
       let reading: @Sendable () throws -> Configuration = { [self] in
         try self.configuration(environment: started)
       }
-      let status = try serve(configuration, again: reading, log: log, logger: logger) {
-        if settings.locksMemory { keepInMemory(atLeast: settings.hotMemory, logger) }
-        if let user = settings.user { try become(user) }
-        // By the user who serves, and before the file is opened.
-        if let cold = settings.cold, cold.pathIsDefault { makeStateDirectory(of: cold.path) }
-        if let pidFile = settings.pidFile { try writePID(to: pidFile) }
-      }
+      let status = try serve(
+        configuration, again: reading, log: log, logger: logger,
+        onListening: {
+          if settings.locksMemory { keepInMemory(atLeast: settings.hotMemory, logger) }
+          if let user = settings.user { try become(user) }
+          // By the user who serves, and before the file is opened.
+          if let cold = settings.cold, cold.pathIsDefault { makeStateDirectory(of: cold.path) }
+          if let pidFile = settings.pidFile { try writePID(to: pidFile) }
+        }, administer: { administer($0, $1, logger: logger) })
       if let pidFile = settings.pidFile { unlink(pidFile) }
       if status != 0 { throw ExitCode(status) }
     } catch let code as ExitCode {
@@ -244,6 +255,8 @@ struct Serve: ParsableCommand {
     try set("cold.interval", interval, "--durability-interval")
     try set("cold.promotion.reads", promoteAfter, "--promote-after")
     try set("hot.demote-after", demoteAfter, "--demote-after")
+    try set("admin.listen", adminListen, "--admin-listen")
+    try set("admin.token-file", adminTokenFile, "--admin-token-file")
     try checkWhatIsOnlyChecked()
   }
 
