@@ -23,7 +23,7 @@ package struct SettingEntry: Sendable {
   let copy: @Sendable (_ from: Draft, _ into: inout Draft) -> Void
   private let isEqual: @Sendable (Draft, Draft) -> Bool
 
-  init<Value: Equatable>(
+  init<Value: Equatable & Sendable>(
     key: String, kind: SettingKind, allowed: String, place: SettingsTable.Place<Value>,
     apply: @escaping @Sendable (String, inout Draft) -> Bool, text: @escaping @Sendable (Draft) -> String
   ) {
