@@ -91,7 +91,7 @@ integration: build test-packages $(VENV)/installed ## run the tests that talk to
 	$(VENV)/bin/pytest Tests/Integration
 
 soak: build test-packages $(VENV)/installed ## the long form of the tests: more crashes, power cuts and damage, and times are checked
-	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests'
+	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests|ColdBoundsTests'
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
 
 clients: build test-packages client-packages $(VENV)/installed ## run every client library and example, also those of PHP, Ruby, Perl and Go; prints a table
@@ -105,6 +105,7 @@ bench: build test-packages ## compare with memcached side by side: rates and pro
 	.build/release/Benchmarks memory --memcached $(MEMCACHED)
 	.build/release/Benchmarks expiry --memcached $(MEMCACHED)
 	.build/release/Benchmarks large --memcached $(MEMCACHED)
+	.build/release/Benchmarks cold
 
 deb: build deb-packages ## build a Debian package in .build/deb, with unit, man page and completions
 	@# A tool of the argument parser's package, which reads the program's own description of its options.

@@ -7,7 +7,9 @@ import Glibc
 struct Benchmarks: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "Benchmarks", abstract: "Compares this server with memcached, side by side.",
-    subcommands: [Room.self, HitRatio.self, MemoryUse.self, ExpiryLag.self, LargeValues.self, Compare.self])
+    subcommands: [
+      Room.self, HitRatio.self, MemoryUse.self, ExpiryLag.self, LargeValues.self, Compare.self, ColdCost.self,
+    ])
 }
 
 /// The two that are compared.
@@ -24,7 +26,8 @@ struct Contestants: ParsableArguments {
   func startOurs(
     _ more: [String] = [], memory: Int? = nil, cold: String? = nil, policy: String? = nil
   ) throws -> Peer {
-    let tier = cold.map { ["--cold-path", $0, "--cold-limit", "1G"] } ?? ["--no-cold"]
+    let tier =
+      cold.map { ["--cold-path", $0] + (more.contains("--cold-limit") ? [] : ["--cold-limit", "1G"]) } ?? ["--no-cold"]
     return try Peer(
       name: "thermocline", executable: Peer.find(server), arguments: shared(memory) + tier + more,
       settings: policy.map { ["THERMOCLINE_HOT_POLICY": $0] } ?? [:])
