@@ -149,9 +149,9 @@ package final class TieredCache: Sendable {
     }
     shardCount = count
     shardMask = UInt64(count - 1)
-    // About 64 segments a shard, of 64 KiB to 1 MiB.
+    // About 256 segments a shard, of 64 KiB to 1 MiB.
     var segment = 64 << 10
-    while segment < 1 << 20 && options.hotMemory / count / 64 >= segment * 2 { segment *= 2 }
+    while segment < 1 << 20 && options.hotMemory / count / 256 >= segment * 2 { segment *= 2 }
     pool = SegmentPool(limit: options.hotMemory, segmentBytes: segment, tracksSizes: options.tracksSizes)
     unsavedLimit.store(Self.unsavedLimit(options.hotMemory, shards: count, segment: segment), ordering: .relaxed)
 
