@@ -237,6 +237,10 @@ package struct ItemState: OptionSet, Sendable {
   @inlinable package static var perhapsInLog: ItemState { .init(rawValue: 8 | 16) }
   /// What tells that there is, may be or will be a row of the item; an item of a cold tier without any is in RAM alone.
   @inlinable package static var ofAnyRow: ItemState { .init(rawValue: 2 | 8 | 16) }
+  @inlinable package static var awaitingWriter: ItemState { .init(rawValue: 2 | 4) }
+  @inlinable package static var onItsWay: ItemState { .init(rawValue: 4 | 8) }
+  /// Unsaved, and nobody is to write it yet.
+  @inlinable package var isLate: Bool { contains(.unsaved) && isDisjoint(with: .onItsWay) }
   @inlinable package static var ofVersion: ItemState { .init(rawValue: 32 | 64 | 128) }
 
   /// Reads since the last time a reclaim pass looked, 0...3.

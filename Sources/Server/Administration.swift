@@ -69,7 +69,7 @@ extension WorkerState {
     flushAll(after: request.expiry)
     if request.noreply { return }
     out.append(Reply.ok)
-    if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+    if cache.flushRepliesAfterCommit { connection.pointee.needsCommit = true }
   }
 
   /// A delay is counted as an expiry is (relative up to 30 days, absolute above), less a second, as

@@ -5,7 +5,7 @@ import TieredCache
 extension ServerShared {
   /// Every group of settings that a reload applies.
   var liveSettings: [LiveSetting] {
-    [liveLog, liveLimits, liveMemory, liveFile, liveTiers, liveAuthentication, liveCertificates]
+    [liveLog, liveLimits, liveMemory, liveFile, liveTiers, livePolicies, liveAuthentication, liveCertificates]
   }
 
   private var liveLog: LiveSetting {
@@ -53,9 +53,24 @@ extension ServerShared {
 
   private var liveTiers: LiveSetting {
     LiveSetting(keys: [
-      "hot.no-evictions", "hot.favor-small", "hot.demote-after", "cold.interval", "cold.when-slow",
-      "cold.promotion.reads",
-    ]) { [self] _, next in .ready { self.cache.live.set(tierOptions(next)) } }
+      "hot.no-evictions", "hot.policy", "hot.favor-small", "hot.demote-after", "hot.high-watermark",
+      "hot.low-watermark",
+      "cold.interval", "cold.when-slow",
+    ]) { [self] _, next in
+      .ready {
+        self.cache.live.set(tierOptions(next))
+        self.cache.setEvictionPolicy(evictionPolicy(next))
+      }
+    }
+  }
+
+  private var livePolicies: LiveSetting {
+    LiveSetting(keys: [
+      "cold.durability", "cold.admission.min-ttl", "cold.admission.max-item-size", "cold.admission.seen-before",
+      "cold.promotion.reads", "cold.promotion.window", "rules",
+    ]) { [self] _, next in
+      .ready { self.cache.setPolicies(standard: standardPolicy(next), rules: prefixRules(next)) }
+    }
   }
 
   /// Whether there are passwords at all also decides which protocols are spoken, and that can't change.

@@ -77,10 +77,12 @@ struct Reloader {
   let read: @Sendable () throws -> Configuration
   let groups: [LiveSetting]
 
-  init(_ shared: ServerShared, read: @escaping @Sendable () throws -> Configuration) {
+  init(
+    _ shared: ServerShared, groups: [LiveSetting]? = nil, read: @escaping @Sendable () throws -> Configuration
+  ) {
     self.shared = shared
     self.read = read
-    groups = shared.liveSettings
+    self.groups = groups ?? shared.liveSettings
   }
 
   func reload() -> ReloadReport {

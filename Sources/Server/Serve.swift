@@ -167,14 +167,13 @@ func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   options.maximumItemBytes = settings.maximumItemSize
   options.evictionsDisabled = settings.evictionsDisabled
   options.favorsSmall = settings.favorsSmall
-  options.evictionPolicy =
-    switch settings.evictionPolicy {
-    case .lru: .lru
-    case .s3fifo: .s3fifo
-    }
+  options.evictionPolicy = evictionPolicy(settings)
   options.hashSeed = UInt64.random(in: .min ... .max)
   options.demoteAfterSeconds = settings.demoteAfter.map { UInt32(clamping: $0) }
-  options.promoteAfter = settings.promoteAfter
+  options.highWatermark = settings.highWatermark
+  options.lowWatermark = settings.lowWatermark
+  options.policy = standardPolicy(settings)
+  options.rules = prefixRules(settings)
   options.logsKeys = settings.logsKeys
   if let cold = settings.cold {
     options.cold = ColdOptions(
@@ -183,12 +182,6 @@ func tierOptions(_ settings: Settings) -> TieredCacheOptions {
     options.intervalMilliseconds = cold.intervalMilliseconds
     options.startWaitMilliseconds = cold.startWaitMilliseconds
     options.readers = cold.readers
-    options.durability =
-      switch cold.durability {
-      case .interval: .interval
-      case .always: .always
-      case .shutdown: .shutdown
-      }
     options.slowDisk = cold.whenSlow == .drop ? .drop : .wait
   }
   return options
@@ -209,7 +202,6 @@ extension ServerShared.Limits {
       casDisabled: settings.casDisabled, dumpsDisabled: settings.dumpsDisabled,
       watchDisabled: settings.watchDisabled, saslEnabled: settings.saslEnabled,
       shutdownEnabled: settings.shutdownEnabled,
-      commitsBeforeReply: settings.cold?.durability == .always,
       requestsPerEvent: settings.requestsPerEvent,
       datagramsPerReply: settings.datagramsPerReply, rejectsAtMaximum: settings.rejectsAtMaximum)
   }

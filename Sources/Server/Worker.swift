@@ -1,6 +1,7 @@
 import CSystem
 import CacheCore
 import Glibc
+import Logging
 import MemcachedProtocol
 import Settings
 import Synchronization
@@ -41,7 +42,6 @@ final class ServerShared: Sendable {
     var watchDisabled: Bool
     var saslEnabled: Bool
     var shutdownEnabled: Bool
-    var commitsBeforeReply: Bool
     /// `-R`: commands of one connection before others that wait have their turn.
     var requestsPerEvent: Int
     /// Datagrams that the reply to one over UDP has at most.
@@ -339,6 +339,8 @@ struct WorkerState {
     event.data.u64 = UInt64(UInt(bitPattern: connection))
     if epoll_ctl(epoll, EPOLL_CTL_ADD, accepted.socket, &event) != 0 { close(connection) }
     shared.administration.log.connected(accepted.socket, accepted.transport)
+    cache.logger.debug(
+      "connection opened", metadata: ["socket": "\(accepted.socket)", "transport": "\(accepted.transport)"])
   }
 
   mutating func close(_ connection: UnsafeMutablePointer<Connection>) {

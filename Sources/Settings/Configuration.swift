@@ -37,6 +37,10 @@ package struct Configuration: Sendable {
       let value = entry.text(draft)
       let origin = draft.origins[entry.key] ?? "default"
       let name = parts[parts.count - 1]
+      if entry.kind == .list && !value.isEmpty {
+        text += "\(name):  # \(origin)\n" + settings.rules.map { "  - \($0.text)\n" }.joined()
+        continue
+      }
       let isShown = !value.isEmpty && !entry.isSecret
       let shown = isShown ? Self.scalar(value, entry.kind) : value.isEmpty ? inferred(entry.key) : value
       let line = indent(above.count) + (isShown ? "" : "#") + "\(name): \(shown)"

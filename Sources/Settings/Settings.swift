@@ -44,6 +44,12 @@ package struct ColdSettings: Sendable, Equatable {
   package var startWaitMilliseconds = 500
   /// `cold.readers`: threads that read the file.
   package var readers = 2
+  /// `cold.admission.min-ttl`: seconds that an item must have left to be written; 0: any.
+  package var minimumTTL = 0
+  /// `cold.admission.max-item-size`: bytes of key and value; 0: what the file takes.
+  package var maximumItemSize = 0
+  /// `cold.admission.seen-before`
+  package var seenBefore = false
   /// `cold.admission.write-budget`: bytes of rows a second; 0: as many as come.
   package var writeBudget = 0
   /// `cold.when-slow`
@@ -114,6 +120,12 @@ package struct Settings: Sendable, Equatable {
   package var daemonize = false
   package var pidFile: String? = nil
   package var promoteAfter = 1
+  /// `cold.promotion.window`: seconds within which the reads have to come; 0: since the row was written.
+  package var promotionWindow = 0
+  /// Percent of `hotMemory`; 100: none.
+  package var highWatermark = 100
+  package var lowWatermark = 100
+  package var rules: [RuleSetting] = []
   /// `hot.demote-after`: seconds without use after which an item leaves RAM; nil: only under pressure.
   package var demoteAfter: Int? = nil
   package var cold: ColdSettings? = nil

@@ -47,6 +47,10 @@ extension Draft {
       let origin = "\(name), line \(keyNode.mark?.line ?? 0)"
       guard let part = keyNode.string else { throw SettingsError("\(origin): a key must be a word") }
       let key = prefix.isEmpty ? part : "\(prefix).\(part)"
+      if key == "rules" {
+        set(rules: try RuleSetting.read(value, name), origin: origin)
+        continue
+      }
       if let inner = value.mapping {
         try read(inner, prefix: key, name)
       } else if let list = value.sequence {

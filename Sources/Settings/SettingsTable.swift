@@ -166,21 +166,40 @@ package enum SettingsTable {
     size("hot.memory", 1 << 20...1 << 39, \.settings.hotMemory).live,
     size("hot.max-item-size", 1 << 10...(1 << 30) - 1, \.settings.maximumItemSize).live,
     flag("hot.no-evictions", \.settings.evictionsDisabled).live,
-    choice("hot.policy", \.settings.evictionPolicy),
+    choice("hot.policy", \.settings.evictionPolicy).live,
     flag("hot.favor-small", \.settings.favorsSmall).live,
     duration(
       "hot.demote-after", allowed: "a duration as 10m or 7d; 0 = only under pressure", seconds: \.demoteAfterSeconds
     ).live,
+    number("hot.high-watermark", 10...100, \.settings.highWatermark).live,
+    number("hot.low-watermark", 10...100, \.settings.lowWatermark).live,
     text("cold.path", allowed: "a path", \.coldPath),
     flag("cold.enabled", \.coldEnabled),
     size("cold.limit", 4 << 20...1 << 50, \.cold.limit).live,
-    choice("cold.durability", \.cold.durability),
+    choice("cold.durability", \.cold.durability).live,
     duration("cold.interval", allowed: "a duration from 10ms to 1h", 10...3_600_000, \.cold.intervalMilliseconds).live,
     duration("cold.start-wait", allowed: "a duration up to 1m", 0...60_000, \.cold.startWaitMilliseconds).live,
     number("cold.readers", 1...64, \.cold.readers),
     choice("cold.when-slow", \.cold.whenSlow).live,
+    duration("cold.admission.min-ttl", allowed: "a duration as 10m; 0 = any", seconds: \.cold.minimumTTL).live,
+    size("cold.admission.max-item-size", 0...1 << 30, \.cold.maximumItemSize).live,
+    flag("cold.admission.seen-before", \.cold.seenBefore).live,
     size("cold.admission.write-budget", 0...1 << 40, \.cold.writeBudget).live,
-    number("cold.promotion.reads", 0...3, \.settings.promoteAfter).live,
+    number("cold.promotion.reads", 0...255, \.settings.promoteAfter).live,
+    duration(
+      "cold.promotion.window", allowed: "a duration as 10m; 0 = since it was written",
+      seconds: \.settings.promotionWindow
+    ).live,
+    SettingEntry(
+      key: "rules", kind: .list, allowed: "a list of rules, as [{prefix: \"session:\", tier: hot}]",
+      place: \.settings.rules
+    ) {
+      guard let rules = try? RuleSetting.read(yaml: $0) else { return false }
+      $1.settings.rules = rules
+      return true
+    } text: {
+      $0.settings.rules.isEmpty ? "" : "[\($0.settings.rules.map(\.text).joined(separator: ", "))]"
+    }.live,
     SettingEntry(key: "admin.listen", kind: .text, allowed: AdminSettings.allowedListen, place: \.adminListen) {
       $1.adminListen = $0
       return $0 == "off" || AdminSettings(listen: $0) != nil
@@ -303,6 +322,12 @@ extension Draft {
     origins[key] = origin
   }
 
+  /// Takes in the rules. `origin`: of the list.
+  mutating func set(rules: [RuleSetting], origin: String) {
+    settings.rules = rules
+    origins["rules"] = origin
+  }
+
   /// Takes over some settings, with where they came from.
   package mutating func take(_ keys: Set<String>, from other: Draft) {
     for entry in SettingsTable.entries where keys.contains(entry.key) {
@@ -315,6 +340,8 @@ extension Draft {
   package func differences(from other: Draft) -> [SettingEntry] {
     SettingsTable.entries.filter { !$0.isSame(self, other) }
   }
+
+  static let readsWithoutWindow = "more than 3 reads are counted within a window of time alone: window is missing"
 
   /// What the parts add up to. `environment`: where the default place of the file comes from.
   package func finished(environment: [String: String]) throws(SettingsError) -> Settings {
@@ -335,6 +362,13 @@ extension Draft {
       throw SettingsError(
         "the largest item (\(settings.maximumItemSize) bytes) must not be more than half of the memory (\(settings.hotMemory) bytes)"
       )
+    }
+    if settings.promoteAfter > 3 && settings.promotionWindow == 0 {
+      throw SettingsError("cold.promotion: \(Self.readsWithoutWindow)")
+    }
+    if settings.lowWatermark > settings.highWatermark {
+      throw SettingsError(
+        "hot.low-watermark (\(settings.lowWatermark)) must not be above hot.high-watermark (\(settings.highWatermark))")
     }
     settings.demoteAfter = demoteAfterSeconds == 0 ? nil : demoteAfterSeconds
     settings.admin = try finishedAdmin()

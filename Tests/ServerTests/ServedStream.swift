@@ -27,7 +27,7 @@ final class ServedStream {
     options.hashSeed = 7
     options.clock = Self.clock
     options.startsThreads = false
-    options.promoteAfter = promotes ? 1 : 0
+    options.policy.promotion.reads = promotes ? 1 : 0
     file = folder.map { $0 + "/stream.db" }
     if let file { options.cold = ColdOptions(path: file, limit: 16 << 20) }
     var logger = Logger(label: "stream")
