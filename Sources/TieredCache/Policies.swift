@@ -62,8 +62,9 @@ extension TieredCache {
   }
 
   /// An item is read for the first time since it was stored.
+  @usableFromInline
   func noteFirstUse(_ item: Item, _ hash: UInt64, _ state: inout ShardState) {
-    state.cold.noteFetched(hash)
+    state.noteFetched(hash)
     // Refused because nobody had asked for it: now somebody has.
     if state.policies.wantsSeenBefore && item.state.isDisjoint(with: .ofAnyRow) {
       let policy = state.policies.policy(of: item).pointee

@@ -41,6 +41,7 @@ final class Served {
       cache: cache, limits: ServerShared.Limits(settings),
       administration: Administration(try Configuration(Draft(), environment: [:]), []))
     worker = Worker(number: 0, shared: shared)
+    shared.workers = [worker]
     var pair: [Int32] = [0, 0]
     #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0)
     setNonBlocking(pair[0])
@@ -156,6 +157,7 @@ final class Served {
 
   func stop() {
     worker.stop()
+    shared.workers = []
     cache.stop()
     try? FileManager.default.removeItem(at: folder)
   }
