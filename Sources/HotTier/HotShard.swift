@@ -23,7 +23,8 @@ public struct HotShard: ~Copyable {
   public var frees = DeferredFrees()
   package let sizes: UnsafeMutablePointer<SizeClassCounters>
 
-  package let policy: EvictionPolicy
+  /// May be changed: what was remembered of evicted keys is kept for when it is wanted again.
+  package var policy: EvictionPolicy
   var ghosts = GhostTable()
 
   var probation = SegmentQueue()

@@ -244,6 +244,10 @@ public struct ItemState: OptionSet, Sendable {
   @inlinable public static var perhapsInLog: ItemState { .init(rawValue: 8 | 16) }
   /// What tells that there is, may be or will be a row of the item; an item of a cold tier without any is in RAM alone.
   @inlinable public static var ofAnyRow: ItemState { .init(rawValue: 2 | 8 | 16) }
+  @inlinable public static var awaitingWriter: ItemState { .init(rawValue: 2 | 4) }
+  @inlinable public static var onItsWay: ItemState { .init(rawValue: 4 | 8) }
+  /// Unsaved, and nobody is to write it yet.
+  @inlinable public var isLate: Bool { contains(.unsaved) && isDisjoint(with: .onItsWay) }
   @inlinable public static var staleOrWon: ItemState { .init(rawValue: 32 | 64) }
   @inlinable public static var ofVersion: ItemState { .init(rawValue: 32 | 64 | 128) }
 

@@ -8,9 +8,13 @@ struct Acceptor {
   private let signals: Int32
   private let shared: ServerShared
   private let logger: Logger
+  private let reloader: Reloader
 
   /// `signals`: a signalfd.
-  init(_ listeners: [Listener], signals: Int32, _ shared: ServerShared, _ logger: Logger) {
+  init(
+    _ listeners: [Listener], signals: Int32, _ shared: ServerShared, _ logger: Logger, _ reloader: Reloader
+  ) {
+    self.reloader = reloader
     self.listeners = listeners
     self.signals = signals
     self.shared = shared
@@ -49,9 +53,10 @@ struct Acceptor {
 
   /// Takes what waits at a listener, but not for ever. False if there is no room for more.
   private func acceptAll(from listener: Listener, _ nextWorker: inout Int) -> Bool {
+    let limits = shared.limits
     for _ in 0..<64 {
-      let isFull = shared.connectionCount.load(ordering: .relaxed) >= shared.limits.maximumConnections
-      if isFull && !shared.limits.rejectsAtMaximum { return false }
+      let isFull = shared.connectionCount.load(ordering: .relaxed) >= limits.maximumConnections
+      if isFull && !limits.rejectsAtMaximum { return false }
       let socket = accept4(listener.socket, nil, nil, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
       if socket < 0 { return errno != EMFILE && errno != ENFILE }
       if isFull {
@@ -102,12 +107,16 @@ struct Acceptor {
         // memcached ends so that its memory file can be used again; here every end keeps all items.
         logger.notice("Gracefully stopping")
         return true
-      case SIGHUP:
-        readPasswordsAgain(shared, logger)
-        readCertificatesAgain(shared, logger)
+      case SIGHUP: reload(askedBy: pid_t(info.ssi_pid))
       default: break
       }
     }
     return false
+  }
+
+  private func reload(askedBy process: pid_t) {
+    let report = reloader.reload()
+    report.log(to: logger)
+    if process > 0 { ReloadAnswer.send(report, to: process) }
   }
 }

@@ -1,6 +1,7 @@
 import CacheCore
 import Glibc
 import MemcachedProtocol
+import Settings
 import Synchronization
 import TLS
 import TieredCache
@@ -15,7 +16,7 @@ extension WorkerState {
     case .version: out.append(Reply.version)
     case .verbosity:
       // As in memcached there are no more than three levels.
-      shared.verbosity.store(Int(min(request.number, 2)), ordering: .relaxed)
+      shared.log.level = LogLevelSetting(verbosity: Int(min(request.number, 2)))
       reply(request, Reply.ok)
     case .quit:
       connection.pointee.closesAfterOutput = true
@@ -68,7 +69,7 @@ extension WorkerState {
     flushAll(after: request.expiry)
     if request.noreply { return }
     out.append(Reply.ok)
-    if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+    if cache.flushRepliesAfterCommit { connection.pointee.needsCommit = true }
   }
 
   /// A delay is counted as an expiry is (relative up to 30 days, absolute above), less a second, as

@@ -4,8 +4,7 @@ import Settings
 
 /// What the administrative commands know and change; shared by all workers.
 final class Administration: Sendable {
-  /// As the server was started.
-  let settings: Settings
+  private let current: Lock<Configuration>
   let listeners: [Listener]
   /// What the workers had counted at the last `stats reset`.
   let countersAtReset = Lock(CommandCounters())
@@ -17,8 +16,9 @@ final class Administration: Sendable {
   let crawler = Crawler()
   let log: EventLog
 
-  init(_ settings: Settings, _ listeners: [Listener]) {
-    self.settings = settings
+  init(_ configuration: Configuration, _ listeners: [Listener]) {
+    let settings = configuration.settings
+    current = Lock(configuration)
     self.listeners = listeners
     tuning = Lock(Tuning())
     log = EventLog(bufferBytes: settings.watcherBufferBytes)
@@ -26,6 +26,15 @@ final class Administration: Sendable {
     prefixes = PrefixStatistics(delimiter: delimiter)
     prefixSample = PrefixSample(delimiter: delimiter)
   }
+}
+
+extension Administration {
+  /// What the server runs by: as it was started, with what was changed since by a reload.
+  var configuration: Configuration {
+    get { current.withLock { $0 } }
+    set { current.withLock { $0 = newValue } }
+  }
+  var settings: Settings { configuration.settings }
 }
 
 /// What memcached lets a client set while it serves. Here most of it has nothing to act upon: it is taken, with

@@ -174,7 +174,7 @@ extension WorkerState {
       out.advance(written)
       if let pinned { out.append(pinned, byteCount: pinnedBytes) }
       if touches { counters.touchHits &+= 1 } else { counters.getHits &+= 1 }
-      if touches && limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+      if touches && cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
     } else {
       if touches { counters.touchMisses &+= 1 } else { counters.getMisses &+= 1 }
       if request.isQuiet { return skip(connection, request) }
@@ -289,7 +289,7 @@ extension WorkerState {
     if compares { countCompare(outcome) }
     switch outcome {
     case .done:
-      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+      if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
       acknowledge(request, cas: shows(changed.cas))
     case .exists: reply(request, .exists)
     case .notFound: reply(request, .notFound)
@@ -391,7 +391,7 @@ extension WorkerState {
       if !changed.isNew {
         if isIncrement { counters.incrementHits &+= 1 } else { counters.decrementHits &+= 1 }
       }
-      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+      if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
       if !request.isQuiet {
         head(request, .success, bodyLength: 8, cas: shows(changed.cas))
         var bytes = number.bigEndian
@@ -426,7 +426,7 @@ extension WorkerState {
     switch outcome {
     case .done:
       counters.deleteHits &+= 1
-      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+      if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
       acknowledge(request)
     case .exists: reply(request, .exists)
     case .notDurable: reply(request, .outOfMemory, "the cold tier cannot be written")
@@ -446,7 +446,7 @@ extension WorkerState {
       return
     }
     flushAll(after: request.extrasLength == 4 ? Int64(request.extra32(0)) : 0)
-    if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+    if cache.flushRepliesAfterCommit { connection.pointee.needsCommit = true }
     acknowledge(request)
   }
 

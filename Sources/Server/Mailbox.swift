@@ -16,6 +16,8 @@ final class Mailbox: ColdReadSink, CommitSink {
     /// Of a reply that another thread makes: a piece is there, or the last one was.
     case streamed(ticket: UInt64, isLast: Bool)
     case report(ConnectionReport)
+    /// Settings were changed while serving.
+    case limits(ServerShared.Limits)
     case pulse(Pulse, worker: Int)
     case stop
   }

@@ -95,7 +95,7 @@ extension WorkerState {
         counters.getCommands &+= 1
         counters.getHits &+= 1
       }
-      if limits.commitsBeforeReply && (options.changes || options.creates) { connection.pointee.needsCommit = true }
+      if (options.changes || options.creates) && cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
     case .notDurable: out.append(Reply.notDurable)
     default:
       counters.getCommands &+= 1
@@ -245,7 +245,7 @@ extension WorkerState {
     var status: StaticString = "NS"
     switch outcome {
     case .done:
-      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+      if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
       if request.isQuiet { return }
       status = "HD"
     case .exists: status = "EX"
@@ -363,7 +363,7 @@ extension WorkerState {
     switch outcome {
     case .done:
       if !flags.has("I") { counters.deleteHits &+= 1 }
-      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+      if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
       if request.isQuiet { return outcome }
       out.append("HD")
     case .exists:
@@ -416,7 +416,7 @@ extension WorkerState {
       if !changed.isNew {
         if isIncrement { counters.incrementHits &+= 1 } else { counters.decrementHits &+= 1 }
       }
-      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+      if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
       if !request.isQuiet { replyMetaArithmetic(request, number, changed, expiry, vivifyExpiry) }
     case .exists:
       out.append("EX")

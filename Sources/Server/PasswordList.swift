@@ -6,15 +6,13 @@ struct PasswordFileError: Error, CustomStringConvertible {
   let description: String
 }
 
-/// Users and their passwords, from a file of lines `user:password`. Read again on SIGHUP; a file that can't be
-/// read then leaves the list as it was.
+/// Users and their passwords, from a file of lines `user:password`, which a reload reads again.
 final class PasswordList: Sendable {
-  private struct Entry {
+  struct Entry {
     var user: [UInt8]
     var password: [UInt8]
   }
 
-  let path: String
   private let entries: Lock<[Entry]>
 
   /// Bytes of a line without its end. Source: memcached authfile.c.
@@ -23,17 +21,11 @@ final class PasswordList: Sendable {
   static let maximumEntries = 10_000
 
   init(path: String) throws(PasswordFileError) {
-    self.path = path
     entries = Lock(try Self.read(path))
   }
 
-  /// Returns how many users there are.
-  @discardableResult
-  func reload() throws(PasswordFileError) -> Int {
-    let fresh = try Self.read(path)
-    entries.withLock { $0 = fresh }
-    return fresh.count
-  }
+  /// Connections that have shown who they are stay so.
+  func replace(by fresh: [Entry]) { entries.withLock { $0 = fresh } }
 
   var count: Int { entries.withLock { $0.count } }
 
@@ -58,7 +50,7 @@ final class PasswordList: Sendable {
     return difference == 0
   }
 
-  private static func read(_ path: String) throws(PasswordFileError) -> [Entry] {
+  static func read(_ path: String) throws(PasswordFileError) -> [Entry] {
     guard let file = fopen(path, "r") else {
       throw PasswordFileError(description: "can't read the password file \(path): \(String(cString: strerror(errno)))")
     }

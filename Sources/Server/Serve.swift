@@ -15,11 +15,13 @@ package let serverVersion = "0.1.0"
 /// the pid file); an error there ends the server.
 /// `administer`: called when it serves, if a page for administrators is wanted; what it returns is called before the
 /// server ends.
+/// `again`: reads the settings anew, for a reload.
 /// Returns the exit status. Throws ListenError, ColdError or what `onListening` throws.
 package func serve(
-  _ settings: Settings, logger: Logger, onListening: () throws -> Void,
-  administer: (ServerProbe, AdminAccess) -> () -> Void
+  _ configuration: Configuration, again: @escaping @Sendable () throws -> Configuration, log: LogControl,
+  logger: Logger, onListening: () throws -> Void, administer: (ServerProbe, AdminAccess) -> () -> Void
 ) throws -> Int32 {
+  let settings = configuration.settings
   // Before any thread: signals come through a descriptor, a peer that is gone is an error of send.
   signal(SIGPIPE, SIG_IGN)
   var caught = sigset_t()
@@ -41,8 +43,8 @@ package func serve(
   try onListening()
   let cache = try TieredCache(tierOptions(settings), logger: logger)
   let shared = ServerShared(
-    cache: cache, limits: ServerShared.Limits(settings), verbosity: settings.verbosity,
-    administration: Administration(settings, listeners), passwords: passwords, tls: tls)
+    cache: cache, limits: ServerShared.Limits(settings), administration: Administration(configuration, listeners),
+    log: log, passwords: passwords, tls: tls)
   cache.setEventSink(shared.administration.log)
   if settings.prefixDelimiter != nil { shared.administration.prefixes.turn(on: true, in: cache) }
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
@@ -54,7 +56,8 @@ package func serve(
   }
   let endAdministration = admin.map { administer(ServerProbe(shared), $0) }
   if let admin { logger.notice("metrics and dashboard on \(admin.addresses.joined(separator: ", "))") }
-  let acceptor = Acceptor(listeners.filter { $0.transport != .udp }, signals: signals, shared, logger)
+  let acceptor = Acceptor(
+    listeners.filter { $0.transport != .udp }, signals: signals, shared, logger, Reloader(shared, read: again))
   ServiceManager.tell("READY=1")
   acceptor.run()
 
@@ -155,17 +158,7 @@ extension TLSOptions {
   }
 }
 
-func readCertificatesAgain(_ shared: ServerShared, _ logger: Logger) {
-  if shared.tls == nil { return }
-  do throws(TLSError) {
-    try shared.reloadCertificates()
-    logger.notice("the certificates were read again")
-  } catch {
-    logger.error("\(error); the certificates are those of before")
-  }
-}
-
-private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
+func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   var options = TieredCacheOptions()
   options.hotMemory = settings.hotMemory
   options.threads = settings.threads
@@ -174,29 +167,30 @@ private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
   options.maximumItemBytes = settings.maximumItemSize
   options.evictionsDisabled = settings.evictionsDisabled
   options.favorsSmall = settings.favorsSmall
-  options.evictionPolicy =
-    switch settings.evictionPolicy {
-    case .lru: .lru
-    case .s3fifo: .s3fifo
-    }
+  options.evictionPolicy = evictionPolicy(settings)
   options.hashSeed = UInt64.random(in: .min ... .max)
   options.demoteAfterSeconds = settings.demoteAfter.map { UInt32(clamping: $0) }
-  options.promoteAfter = settings.promoteAfter
+  options.highWatermark = settings.highWatermark
+  options.lowWatermark = settings.lowWatermark
+  options.policy = standardPolicy(settings)
+  options.rules = prefixRules(settings)
+  options.logsKeys = settings.logsKeys
   if let cold = settings.cold {
     options.cold = ColdOptions(
       path: cold.path, limit: Int64(cold.limit), synchronousFull: cold.durability == .always)
+    options.admission = admissionLimits(cold)
     options.intervalMilliseconds = cold.intervalMilliseconds
     options.startWaitMilliseconds = cold.startWaitMilliseconds
     options.readers = cold.readers
-    options.durability =
-      switch cold.durability {
-      case .interval: .interval
-      case .always: .always
-      case .shutdown: .shutdown
-      }
     options.slowDisk = cold.whenSlow == .drop ? .drop : .wait
   }
   return options
+}
+
+func admissionLimits(_ cold: ColdSettings) -> AdmissionLimits {
+  var limits = AdmissionLimits()
+  limits.writeBudget = cold.writeBudget == 0 ? nil : Int64(cold.writeBudget)
+  return limits
 }
 
 extension ServerShared.Limits {
@@ -208,14 +202,13 @@ extension ServerShared.Limits {
       casDisabled: settings.casDisabled, dumpsDisabled: settings.dumpsDisabled,
       watchDisabled: settings.watchDisabled, saslEnabled: settings.saslEnabled,
       shutdownEnabled: settings.shutdownEnabled,
-      commitsBeforeReply: settings.cold?.durability == .always,
       requestsPerEvent: settings.requestsPerEvent,
       datagramsPerReply: settings.datagramsPerReply, rejectsAtMaximum: settings.rejectsAtMaximum)
   }
 }
 
 /// As memcached does: room for every connection that is allowed, as far as the system lets us.
-private func raiseDescriptorLimit(to wanted: Int, logger: Logger) {
+func raiseDescriptorLimit(to wanted: Int, logger: Logger) {
   var limit = rlimit()
   getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
   if limit.rlim_cur >= rlim_t(wanted) { return }
@@ -282,16 +275,5 @@ private func readPasswords(_ path: String) throws(ListenError) -> PasswordList {
     return try PasswordList(path: path)
   } catch {
     throw ListenError(description: error.description, isConfiguration: true)
-  }
-}
-
-/// Connections that have shown who they are stay so.
-func readPasswordsAgain(_ shared: ServerShared, _ logger: Logger) {
-  guard let passwords = shared.passwords else { return }
-  do throws(PasswordFileError) {
-    let count = try passwords.reload()
-    logger.notice("the password file was read again: \(count) users")
-  } catch {
-    logger.error("\(error); the users are those of before")
   }
 }

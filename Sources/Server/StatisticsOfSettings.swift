@@ -37,7 +37,7 @@ extension StatisticsReader {
     list.add("tcpport", listeners.first { $0.transport == .tcp }?.port ?? 0)
     list.add("udpport", listeners.first { $0.transport == .udp }?.port ?? 0)
     list.add("inter", interfaces(settings))
-    list.add("verbosity", shared.verbosity.load(ordering: .relaxed))
+    list.add("verbosity", shared.log.level.verbosity)
     list.add("oldest", 0)
     list.add("evictions", settings.evictionsDisabled ? "off" : "on")
     list.add("domain_socket", settings.unixSocketPath ?? "NULL")

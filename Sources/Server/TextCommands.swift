@@ -269,7 +269,7 @@ extension WorkerState {
     switch outcome {
     case .done:
       out.append(Reply.stored)
-      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+      if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
     case .exists: out.append(Reply.exists)
     case .notFound: out.append(Reply.notFound)
     case .tooLarge: out.append(Reply.tooLarge)
@@ -387,7 +387,7 @@ extension WorkerState {
       if !request.noreply {
         out.appendDecimal(number)
         out.append("\r\n")
-        if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+        if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
       }
     case .notANumber: if !request.noreply { out.append(Reply.notANumber) }
     case .outOfMemory: if !request.noreply { out.append(Reply.outOfMemoryInArithmetic) }
@@ -417,7 +417,7 @@ extension WorkerState {
     switch outcome {
     case .done:
       out.append(Reply.deleted)
-      if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+      if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
     case .notDurable: out.append(Reply.notDurable)
     default: out.append(Reply.notFound)
     }
@@ -439,7 +439,7 @@ extension WorkerState {
       counters.touchHits &+= 1
       if !request.noreply {
         out.append(Reply.touched)
-        if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+        if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
       }
     } else {
       counters.touchMisses &+= 1

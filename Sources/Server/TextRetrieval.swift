@@ -200,7 +200,7 @@ extension WorkerState {
         counters.getHits &+= 1
       } else {
         counters.touchHits &+= 1
-        if limits.commitsBeforeReply { connection.pointee.needsCommit = true }
+        if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
       }
     case .scanning where connection.pointee.scanGivenUp:
       countMiss(key, touching: expiry != nil)

@@ -170,6 +170,15 @@ struct TierFigure: Sendable {
     .init("cold_refused_over_budget", "cold_refused_total", [("cause", "budget")], .counter, refusals) {
       $0.tierCount(\.refusedOverBudget)
     },
+    .init("cold_refused_expiring", "cold_refused_total", [("cause", "ttl")], .counter, refusals) {
+      $0.tierCount(\.refusedExpiring)
+    },
+    .init("cold_refused_by_size", "cold_refused_total", [("cause", "max-item-size")], .counter, refusals) {
+      $0.tierCount(\.refusedBySize)
+    },
+    .init("cold_refused_unseen", "cold_refused_total", [("cause", "unseen")], .counter, refusals) {
+      $0.tierCount(\.refusedUnseen)
+    },
     .init(
       "cold_second_chances", "cold_second_chances_total", [], .counter,
       "Oldest rows that were kept because they were read since."

@@ -1,5 +1,6 @@
 import CacheCore
 import Glibc
+import Logging
 import MemcachedProtocol
 import TieredCache
 
@@ -60,5 +61,8 @@ extension WorkerState {
     }
     shared.administration.log.closed(
       connection.pointee.socket, connection.pointee.transport, connection.pointee.closeReason)
+    cache.logger.debug(
+      "connection closed",
+      metadata: ["socket": "\(connection.pointee.socket)", "reason": "\(connection.pointee.closeReason)"])
   }
 }

@@ -1,7 +1,9 @@
 import CSystem
 import CacheCore
 import Glibc
+import Logging
 import MemcachedProtocol
+import Settings
 import Synchronization
 import TLS
 import TieredCache
@@ -9,7 +11,7 @@ import TieredCache
 /// What all workers share and none changes on the path of a request.
 final class ServerShared: Sendable {
   let cache: TieredCache
-  let limits: Limits
+  private let currentLimits: Lock<Limits>
   let startedAt: UnixSeconds
   let connectionCount = Atomic<Int>(0)
   let connectionsTotal = Atomic<UInt64>(0)
@@ -18,7 +20,7 @@ final class ServerShared: Sendable {
   let listenDisabled = Atomic<UInt64>(0)
   let listenDisabledMicroseconds = Atomic<UInt64>(0)
   let isAccepting = Atomic<Bool>(true)
-  let verbosity: Atomic<Int>
+  let log: LogControl
   /// Set once, before the first connection is accepted.
   nonisolated(unsafe) var workers: [Worker] = []
   let administration: Administration
@@ -40,7 +42,6 @@ final class ServerShared: Sendable {
     var watchDisabled: Bool
     var saslEnabled: Bool
     var shutdownEnabled: Bool
-    var commitsBeforeReply: Bool
     /// `-R`: commands of one connection before others that wait have their turn.
     var requestsPerEvent: Int
     /// Datagrams that the reply to one over UDP has at most.
@@ -50,12 +51,12 @@ final class ServerShared: Sendable {
   }
 
   init(
-    cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration, passwords: PasswordList? = nil,
-    tls: TLSContext? = nil
+    cache: TieredCache, limits: Limits, administration: Administration, log: LogControl = LogControl(Settings()),
+    passwords: PasswordList? = nil, tls: TLSContext? = nil
   ) {
     self.cache = cache
-    self.limits = limits
-    self.verbosity = Atomic(verbosity)
+    currentLimits = Lock(limits)
+    self.log = log
     self.administration = administration
     self.passwords = passwords
     self.tls = tls
@@ -65,8 +66,21 @@ final class ServerShared: Sendable {
 
   /// Reads the files of TLS again. Connections that are open keep the certificates with which they began.
   func reloadCertificates() throws(TLSError) {
-    try tls?.reload()
+    if let tls { use(try tls.reading(tls.options)) }
+  }
+
+  func use(_ certificates: TLSContext.Reading) {
+    tls?.use(certificates)
     certificatesReadAt.store(cache.clock.now(), ordering: .relaxed)
+  }
+
+  /// A copy; workers have their own, so that they need no lock for it.
+  var limits: Limits { currentLimits.withLock { $0 } }
+
+  /// Workers take them over between two commands.
+  func setLimits(_ limits: Limits) {
+    currentLimits.withLock { $0 = limits }
+    for worker in workers { worker.mailbox.post(.limits(limits)) }
   }
 }
 
@@ -110,7 +124,7 @@ struct WorkerState {
   let unretainedCache: Unmanaged<TieredCache>
   let shared: ServerShared
   let mailbox: Mailbox
-  let limits: ServerShared.Limits
+  var limits: ServerShared.Limits
   let epoll: Int32
   let input: UnsafeMutableRawPointer
   let inputCapacity: Int
@@ -286,6 +300,7 @@ struct WorkerState {
       case .streamed(let ticket, let isLast):
         streamed(UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!, isLast: isLast)
       case .report(let report): add(to: report)
+      case .limits(let fresh): limits = fresh
       case .pulse(let pulse, let worker): pulse.felt(worker)
       case .stop: stopping = true
       }
@@ -342,6 +357,8 @@ struct WorkerState {
     event.data.u64 = UInt64(UInt(bitPattern: connection))
     if epoll_ctl(epoll, EPOLL_CTL_ADD, accepted.socket, &event) != 0 { close(connection) }
     shared.administration.log.connected(accepted.socket, accepted.transport)
+    cache.logger.debug(
+      "connection opened", metadata: ["socket": "\(accepted.socket)", "transport": "\(accepted.transport)"])
   }
 
   mutating func close(_ connection: UnsafeMutablePointer<Connection>) {

@@ -9,6 +9,26 @@ package enum SlowDiskSetting: String, Sendable, CaseIterable { case wait, drop }
 /// In which order items leave RAM: as a segmented LRU, or as S3-FIFO.
 package enum EvictionPolicySetting: String, Sendable, CaseIterable { case lru, s3fifo }
 
+/// What is told to the operator; each level contains those before it. Names and order are swift-log's.
+package enum LogLevelSetting: String, Sendable, CaseIterable {
+  case critical, error, warning, notice, info, debug, trace
+
+  /// memcached's number for it, as the command `verbosity` and the option -v count.
+  package var verbosity: Int {
+    switch self {
+    case .critical, .error, .warning, .notice: 0
+    case .info: 1
+    case .debug: 2
+    case .trace: 3
+    }
+  }
+
+  package init(verbosity: Int) { self = [.notice, .info, .debug, .trace][min(max(verbosity, 0), 3)] }
+}
+
+/// How a message of the log is written: a line for people, or a JSON object.
+package enum LogFormatSetting: String, Sendable, CaseIterable { case text, json }
+
 package struct ColdSettings: Sendable, Equatable {
   /// `cold.path`
   package var path: String
@@ -24,6 +44,14 @@ package struct ColdSettings: Sendable, Equatable {
   package var startWaitMilliseconds = 500
   /// `cold.readers`: threads that read the file.
   package var readers = 2
+  /// `cold.admission.min-ttl`: seconds that an item must have left to be written; 0: any.
+  package var minimumTTL = 0
+  /// `cold.admission.max-item-size`: bytes of key and value; 0: what the file takes.
+  package var maximumItemSize = 0
+  /// `cold.admission.seen-before`
+  package var seenBefore = false
+  /// `cold.admission.write-budget`: bytes of rows a second; 0: as many as come.
+  package var writeBudget = 0
   /// `cold.when-slow`
   package var whenSlow = SlowDiskSetting.wait
 
@@ -82,12 +110,22 @@ package struct Settings: Sendable, Equatable {
   package var tracksSizes = false
   /// `-o watcher_logbuf_size`: bytes that wait for a client that watches; what does not fit is skipped.
   package var watcherBufferBytes = 256 << 10
-  package var verbosity = 0
+  /// `log.level`, `-v`
+  package var logLevel = LogLevelSetting.notice
+  package var logFormat = LogFormatSetting.text
+  /// `log.keys`: messages about an item name its key. Values are never in a message.
+  package var logsKeys = false
   package var idleTimeout = 0
   package var user: String? = nil
   package var daemonize = false
   package var pidFile: String? = nil
   package var promoteAfter = 1
+  /// `cold.promotion.window`: seconds within which the reads have to come; 0: since the row was written.
+  package var promotionWindow = 0
+  /// Percent of `hotMemory`; 100: none.
+  package var highWatermark = 100
+  package var lowWatermark = 100
+  package var rules: [RuleSetting] = []
   /// `hot.demote-after`: seconds without use after which an item leaves RAM; nil: only under pressure.
   package var demoteAfter: Int? = nil
   package var cold: ColdSettings? = nil

@@ -1,14 +1,22 @@
+import Glibc
 import Yams
 
 extension Draft {
+  /// Takes in the YAML file at a path.
+  package mutating func read(fileAt path: String) throws(SettingsError) {
+    guard let text = readFile(path) else {
+      throw SettingsError("can't read \(path): \(String(cString: strerror(errno)))")
+    }
+    try read(yaml: text, name: path)
+  }
+
   /// Takes in a YAML file. `name`: for messages. Nested keys are joined with dots.
   package mutating func read(yaml: String, name: String) throws(SettingsError) {
     let root: Node?
     do {
       root = try compose(yaml: yaml)
     } catch {
-      throw SettingsError(
-        "\(name): this is no YAML: \(String(describing: error).split(separator: "\n").joined(separator: " "))")
+      throw Self.refusal(of: error, name)
     }
     guard let root else { return }
     guard let mapping = root.mapping else {
@@ -17,11 +25,32 @@ extension Draft {
     try read(mapping, prefix: "", name)
   }
 
+  /// One line that names file, line and cause.
+  private static func refusal(of error: any Error, _ name: String) -> SettingsError {
+    func say(_ mark: Mark?, _ cause: String) -> SettingsError {
+      SettingsError("\(name)\(mark.map { ", line \($0.line)" } ?? ""): this is no YAML: \(cause)")
+    }
+    guard let error = error as? YamlError else { return say(nil, "\(error)") }
+    switch error {
+    case .scanner(_, let problem, let mark, _), .parser(_, let problem, let mark, _),
+      .composer(_, let problem, let mark, _):
+      return say(mark, problem)
+    case .duplicatedKeysInMapping(let keys, let context):
+      return say(context.mark, "there twice: \(keys.joined(separator: ", "))")
+    default:
+      return say(nil, String(describing: error).split(separator: "\n").joined(separator: " "))
+    }
+  }
+
   private mutating func read(_ mapping: Node.Mapping, prefix: String, _ name: String) throws(SettingsError) {
     for (keyNode, value) in mapping {
       let origin = "\(name), line \(keyNode.mark?.line ?? 0)"
       guard let part = keyNode.string else { throw SettingsError("\(origin): a key must be a word") }
       let key = prefix.isEmpty ? part : "\(prefix).\(part)"
+      if key == "rules" {
+        set(rules: try RuleSetting.read(value, name), origin: origin)
+        continue
+      }
       if let inner = value.mapping {
         try read(inner, prefix: key, name)
       } else if let list = value.sequence {
@@ -53,4 +82,19 @@ extension Draft {
       try set(entry.key, value, origin: "the environment variable \(name)")
     }
   }
+}
+
+/// A whole text file; nil with errno if it can't be read.
+private func readFile(_ path: String) -> String? {
+  guard let file = fopen(path, "r") else { return nil }
+  defer { fclose(file) }
+  var bytes: [UInt8] = []
+  var buffer = [UInt8](repeating: 0, count: 65536)
+  while true {
+    let count = fread(&buffer, 1, buffer.count, file)
+    if count == 0 { break }
+    bytes += buffer[..<count]
+  }
+  if ferror(file) != 0 { return nil }
+  return String(decoding: bytes, as: UTF8.self)
 }

@@ -1,6 +1,8 @@
 /// What the text of a setting is, for documentation and for programs that write config files.
 package enum SettingKind: String, Sendable {
   case number, size, duration, flag, choice, text
+  /// YAML in one line.
+  case list
 }
 
 /// One setting, declared once: its key in the file, what it allows, how its text is taken in and given out.
@@ -9,16 +11,50 @@ package struct SettingEntry: Sendable {
   package let kind: SettingKind
   /// What a value may be, for messages and documentation.
   package let allowed: String
+  /// Whether a reload applies it; else it counts from the next start on.
+  package var isLive = false
+  /// Its value is shown to nobody, also not in an error; `text` only says whether there is one.
+  package var isSecret = false
   /// False if the text is not allowed.
   let apply: @Sendable (String, inout Draft) -> Bool
   /// The value that it has, as the file would name it; empty: none.
   package let text: @Sendable (Draft) -> String
+  /// Takes it over from other settings.
+  let copy: @Sendable (_ from: Draft, _ into: inout Draft) -> Void
+  private let isEqual: @Sendable (Draft, Draft) -> Bool
+
+  init<Value: Equatable & Sendable>(
+    key: String, kind: SettingKind, allowed: String, place: SettingsTable.Place<Value>,
+    apply: @escaping @Sendable (String, inout Draft) -> Bool, text: @escaping @Sendable (Draft) -> String
+  ) {
+    self.key = key
+    self.kind = kind
+    self.allowed = allowed
+    self.apply = apply
+    self.text = text
+    copy = { $1[keyPath: place] = $0[keyPath: place] }
+    isEqual = { $0[keyPath: place] == $1[keyPath: place] }
+  }
+
+  /// Whether it has one value in both; that nobody named it is the same as that somebody named its default.
+  package func isSame(_ a: Draft, _ b: Draft) -> Bool { isSecret ? isEqual(a, b) : text(a) == text(b) }
+
+  /// The same, but applied by a reload.
+  var live: SettingEntry {
+    var entry = self
+    entry.isLive = true
+    return entry
+  }
+
+  /// The same, but shown to nobody.
+  var secret: SettingEntry {
+    var entry = self
+    entry.isSecret = true
+    return entry
+  }
 
   /// The value that it has if nobody names one.
   package var defaultText: String { text(Draft()) }
-
-  /// Its value is shown to nobody, also not in an error.
-  package var isSecret: Bool { key == "admin.token" }
 
   /// THERMOCLINE_HOT_MEMORY for hot.memory.
   package var environmentName: String {
@@ -42,6 +78,8 @@ package struct Draft: Sendable {
   var adminListen: String? = nil
   var adminToken: String? = nil
   var adminTokenFile: String? = nil
+  /// Where each setting comes from that has been named: an option, a file and line, a variable.
+  package private(set) var origins: [String: String] = [:]
 
   package init() {}
 }
@@ -51,18 +89,20 @@ package enum SettingsTable {
   typealias Place<Value> = WritableKeyPath<Draft, Value> & Sendable
 
   package static let entries: [SettingEntry] = [
-    SettingEntry(key: "port", kind: .number, allowed: "a whole number from -1 to 65535") {
+    SettingEntry(key: "port", kind: .number, allowed: "a whole number from -1 to 65535", place: \.port) {
       guard let port = Int($0), (-1...65535).contains(port) else { return false }
       $1.port = port
       return true
     } text: {
-      String($0.port ?? 11211)
+      $0.port.map { "\($0)" } ?? "11211"
     },
     number("udp-port", -1...65535, \.datagramPort),
-    number("udp-reply-datagrams", 1...64, \.settings.datagramsPerReply),
+    number("udp-reply-datagrams", 1...64, \.settings.datagramsPerReply).live,
     text("listen", allowed: "addresses with commas between: host, host:port, [::1]:port", \.listen),
     text("unix-socket", allowed: "a path", \.settings.unixSocketPath),
-    SettingEntry(key: "unix-mask", kind: .number, allowed: "an octal mode, 0 to 777") {
+    SettingEntry(
+      key: "unix-mask", kind: .number, allowed: "an octal mode, 0 to 777", place: \.settings.unixSocketMode
+    ) {
       guard let mode = Int($0, radix: 8), (0...0o777).contains(mode) else { return false }
       $1.settings.unixSocketMode = mode
       return true
@@ -70,19 +110,30 @@ package enum SettingsTable {
       String($0.settings.unixSocketMode, radix: 8)
     },
     number("threads", 1...256, \.settings.threads),
-    number("max-connections", 1...10_000_000, \.settings.maximumConnections),
-    flag("reject-at-maximum", \.settings.rejectsAtMaximum),
+    number("max-connections", 1...10_000_000, \.settings.maximumConnections).live,
+    flag("reject-at-maximum", \.settings.rejectsAtMaximum).live,
     number("backlog", 1...1_000_000, \.settings.backlog),
-    number("requests-per-event", 1...1_000_000, \.settings.requestsPerEvent),
-    number("verbosity", 0...3, \.settings.verbosity),
+    SettingEntry(
+      key: "socket-mark", kind: .number, allowed: "a whole number from 0 to 4294967295", place: \.settings.socketMark
+    ) {
+      guard let mark = UInt32($0) else { return false }
+      $1.settings.socketMark = mark
+      return true
+    } text: {
+      $0.settings.socketMark.map { "\($0)" } ?? ""
+    },
+    number("requests-per-event", 1...1_000_000, \.settings.requestsPerEvent).live,
     duration(
-      "idle-timeout", allowed: "seconds, or a duration as 90s or 5m; 0 = never", seconds: \.settings.idleTimeout),
-    flag("disable-flush-all", \.settings.flushDisabled),
+      "idle-timeout", allowed: "seconds, or a duration as 90s or 5m; 0 = never", seconds: \.settings.idleTimeout
+    ).live,
+    flag("disable-flush-all", \.settings.flushDisabled).live,
     flag("disable-cas", \.settings.casDisabled),
-    flag("enable-shutdown", \.settings.shutdownEnabled),
-    flag("disable-dumping", \.settings.dumpsDisabled),
-    flag("disable-watch", \.settings.watchDisabled),
-    SettingEntry(key: "stats-prefix-delimiter", kind: .text, allowed: "an ASCII character") {
+    flag("enable-shutdown", \.settings.shutdownEnabled).live,
+    flag("disable-dumping", \.settings.dumpsDisabled).live,
+    flag("disable-watch", \.settings.watchDisabled).live,
+    SettingEntry(
+      key: "stats-prefix-delimiter", kind: .text, allowed: "an ASCII character", place: \.settings.prefixDelimiter
+    ) {
       guard $0.utf8.count == 1, $0.utf8.first! > 32 else { return false }
       $1.settings.prefixDelimiter = $0
       return true
@@ -92,16 +143,16 @@ package enum SettingsTable {
     flag("track-sizes", \.settings.tracksSizes),
     size("watcher-buffer", 4 << 10...1 << 30, \.settings.watcherBufferBytes),
     choice("protocol", \.settings.wireProtocol),
-    text("auth-file", allowed: "a path", \.settings.passwordFile),
+    text("auth-file", allowed: "a path", \.settings.passwordFile).live,
     flag("sasl", \.settings.saslEnabled),
     flag("tls.enabled", \.settings.tls.isEnabled),
-    text("tls.certificate", allowed: "a path", \.settings.tls.certificateFile),
-    text("tls.key", allowed: "a path", \.settings.tls.keyFile),
-    choice("tls.key-format", \.settings.tls.keyFormat),
-    text("tls.client-roots", allowed: "a path", \.settings.tls.clientRootsFile),
+    text("tls.certificate", allowed: "a path", \.settings.tls.certificateFile).live,
+    text("tls.key", allowed: "a path", \.settings.tls.keyFile).live,
+    choice("tls.key-format", \.settings.tls.keyFormat).live,
+    text("tls.client-roots", allowed: "a path", \.settings.tls.clientRootsFile).live,
     choice("tls.verify", \.settings.tls.verification),
-    text("tls.ciphers", allowed: "a list of ciphers, as OpenSSL has it", \.settings.tls.ciphers),
-    choice("tls.min-version", \.settings.tls.oldest),
+    text("tls.ciphers", allowed: "a list of ciphers, as OpenSSL has it", \.settings.tls.ciphers).live,
+    choice("tls.min-version", \.settings.tls.oldest).live,
     flag("tls.session-cache", \.settings.tls.keepsSessions),
     flag("tls.kernel", \.settings.tls.usesKernel),
     text("user", allowed: "a user of this system", \.settings.user),
@@ -109,37 +160,62 @@ package enum SettingsTable {
     flag("core-files", \.settings.coreFiles),
     flag("lock-memory", \.settings.locksMemory),
     text("pid-file", allowed: "a path", \.settings.pidFile),
-    size("hot.memory", 1 << 20...1 << 39, \.settings.hotMemory),
-    size("hot.max-item-size", 1 << 10...(1 << 30) - 1, \.settings.maximumItemSize),
-    flag("hot.no-evictions", \.settings.evictionsDisabled),
-    choice("hot.policy", \.settings.evictionPolicy),
-    flag("hot.favor-small", \.settings.favorsSmall),
+    choice("log.level", \.settings.logLevel).live,
+    choice("log.format", \.settings.logFormat).live,
+    flag("log.keys", \.settings.logsKeys).live,
+    size("hot.memory", 1 << 20...1 << 39, \.settings.hotMemory).live,
+    size("hot.max-item-size", 1 << 10...(1 << 30) - 1, \.settings.maximumItemSize).live,
+    flag("hot.no-evictions", \.settings.evictionsDisabled).live,
+    choice("hot.policy", \.settings.evictionPolicy).live,
+    flag("hot.favor-small", \.settings.favorsSmall).live,
     duration(
-      "hot.demote-after", allowed: "a duration as 10m or 7d; 0 = only under pressure", seconds: \.demoteAfterSeconds),
+      "hot.demote-after", allowed: "a duration as 10m or 7d; 0 = only under pressure", seconds: \.demoteAfterSeconds
+    ).live,
+    number("hot.high-watermark", 10...100, \.settings.highWatermark).live,
+    number("hot.low-watermark", 10...100, \.settings.lowWatermark).live,
     text("cold.path", allowed: "a path", \.coldPath),
     flag("cold.enabled", \.coldEnabled),
-    size("cold.limit", 4 << 20...1 << 50, \.cold.limit),
-    choice("cold.durability", \.cold.durability),
-    duration("cold.interval", allowed: "a duration from 10ms to 1h", 10...3_600_000, \.cold.intervalMilliseconds),
-    duration("cold.start-wait", allowed: "a duration up to 1m", 0...60_000, \.cold.startWaitMilliseconds),
+    size("cold.limit", 4 << 20...1 << 50, \.cold.limit).live,
+    choice("cold.durability", \.cold.durability).live,
+    duration("cold.interval", allowed: "a duration from 10ms to 1h", 10...3_600_000, \.cold.intervalMilliseconds).live,
+    duration("cold.start-wait", allowed: "a duration up to 1m", 0...60_000, \.cold.startWaitMilliseconds).live,
     number("cold.readers", 1...64, \.cold.readers),
-    choice("cold.when-slow", \.cold.whenSlow),
-    number("cold.promotion.reads", 0...3, \.settings.promoteAfter),
-    SettingEntry(key: "admin.listen", kind: .text, allowed: AdminSettings.allowedListen) {
+    choice("cold.when-slow", \.cold.whenSlow).live,
+    duration("cold.admission.min-ttl", allowed: "a duration as 10m; 0 = any", seconds: \.cold.minimumTTL).live,
+    size("cold.admission.max-item-size", 0...1 << 30, \.cold.maximumItemSize).live,
+    flag("cold.admission.seen-before", \.cold.seenBefore).live,
+    size("cold.admission.write-budget", 0...1 << 40, \.cold.writeBudget).live,
+    number("cold.promotion.reads", 0...255, \.settings.promoteAfter).live,
+    duration(
+      "cold.promotion.window", allowed: "a duration as 10m; 0 = since it was written",
+      seconds: \.settings.promotionWindow
+    ).live,
+    SettingEntry(
+      key: "rules", kind: .list, allowed: "a list of rules, as [{prefix: \"session:\", tier: hot}]",
+      place: \.settings.rules
+    ) {
+      guard let rules = try? RuleSetting.read(yaml: $0) else { return false }
+      $1.settings.rules = rules
+      return true
+    } text: {
+      $0.settings.rules.isEmpty ? "" : "[\($0.settings.rules.map(\.text).joined(separator: ", "))]"
+    }.live,
+    SettingEntry(key: "admin.listen", kind: .text, allowed: AdminSettings.allowedListen, place: \.adminListen) {
       $1.adminListen = $0
       return $0 == "off" || AdminSettings(listen: $0) != nil
     } text: {
       $0.adminListen ?? "off"
     },
     SettingEntry(
-      key: "admin.token", kind: .text, allowed: "at least \(AdminSettings.shortestToken) characters without spaces"
+      key: "admin.token", kind: .text, allowed: "at least \(AdminSettings.shortestToken) characters without spaces",
+      place: \.adminToken
     ) {
       $1.adminToken = $0
       return $0.count >= AdminSettings.shortestToken && $0.utf8.allSatisfy { (33...126).contains($0) }
     } text: {
       // It is nobody's business but the config's.
       $0.adminToken == nil ? "" : "(not shown)"
-    },
+    }.secret,
     text("admin.token-file", allowed: "a path", \.adminTokenFile),
   ]
 
@@ -150,7 +226,8 @@ package enum SettingsTable {
 
   private static func number(_ key: String, _ range: ClosedRange<Int>, _ place: Place<Int>) -> SettingEntry {
     SettingEntry(
-      key: key, kind: .number, allowed: "a whole number from \(range.lowerBound) to \(range.upperBound)"
+      key: key, kind: .number, allowed: "a whole number from \(range.lowerBound) to \(range.upperBound)",
+      place: place
     ) {
       guard let value = Int($0), range.contains(value) else { return false }
       $1[keyPath: place] = value
@@ -163,7 +240,8 @@ package enum SettingsTable {
   private static func size(_ key: String, _ range: ClosedRange<Int>, _ place: Place<Int>) -> SettingEntry {
     SettingEntry(
       key: key, kind: .size,
-      allowed: "a size as 64m or 1GiB, from \(sizeText(range.lowerBound)) to \(sizeText(range.upperBound))"
+      allowed: "a size as 64m or 1GiB, from \(sizeText(range.lowerBound)) to \(sizeText(range.upperBound))",
+      place: place
     ) {
       guard let value = parseSize($0), range.contains(value) else { return false }
       $1[keyPath: place] = value
@@ -176,7 +254,7 @@ package enum SettingsTable {
   private static func duration(
     _ key: String, allowed: String, _ range: ClosedRange<Int>, _ milliseconds: Place<Int>
   ) -> SettingEntry {
-    SettingEntry(key: key, kind: .duration, allowed: allowed) {
+    SettingEntry(key: key, kind: .duration, allowed: allowed, place: milliseconds) {
       guard let value = parseDuration($0), range.contains(value) else { return false }
       $1[keyPath: milliseconds] = value
       return true
@@ -187,7 +265,7 @@ package enum SettingsTable {
 
   /// A duration that is kept in seconds; a part of a second counts as one, so that it does not become 0.
   private static func duration(_ key: String, allowed: String, seconds: Place<Int>) -> SettingEntry {
-    SettingEntry(key: key, kind: .duration, allowed: allowed) {
+    SettingEntry(key: key, kind: .duration, allowed: allowed, place: seconds) {
       guard let value = parseDuration($0), value / 1000 < Int(UInt32.max) else { return false }
       $1[keyPath: seconds] = (value + 999) / 1000
       return true
@@ -197,7 +275,7 @@ package enum SettingsTable {
   }
 
   private static func flag(_ key: String, _ place: Place<Bool>) -> SettingEntry {
-    SettingEntry(key: key, kind: .flag, allowed: "true or false") {
+    SettingEntry(key: key, kind: .flag, allowed: "true or false", place: place) {
       guard let value = parseFlag($0) else { return false }
       $1[keyPath: place] = value
       return true
@@ -207,7 +285,7 @@ package enum SettingsTable {
   }
 
   private static func text(_ key: String, allowed: String, _ place: Place<String?>) -> SettingEntry {
-    SettingEntry(key: key, kind: .text, allowed: allowed) {
+    SettingEntry(key: key, kind: .text, allowed: allowed, place: place) {
       $1[keyPath: place] = $0
       return !$0.isEmpty
     } text: {
@@ -215,10 +293,12 @@ package enum SettingsTable {
     }
   }
 
-  private static func choice<Choice: RawRepresentable & CaseIterable & Sendable>(
+  private static func choice<Choice: RawRepresentable & Equatable & CaseIterable & Sendable>(
     _ key: String, _ place: Place<Choice>
   ) -> SettingEntry where Choice.RawValue == String {
-    SettingEntry(key: key, kind: .choice, allowed: Choice.allCases.map(\.rawValue).joined(separator: ", ")) {
+    SettingEntry(
+      key: key, kind: .choice, allowed: Choice.allCases.map(\.rawValue).joined(separator: ", "), place: place
+    ) {
       guard let value = Choice(rawValue: $0) else { return false }
       $1[keyPath: place] = value
       return true
@@ -239,7 +319,29 @@ extension Draft {
       throw SettingsError(
         origin: origin, key: key, value: entry.isSecret ? "(not shown)" : text, allowed: entry.allowed)
     }
+    origins[key] = origin
   }
+
+  /// Takes in the rules. `origin`: of the list.
+  mutating func set(rules: [RuleSetting], origin: String) {
+    settings.rules = rules
+    origins["rules"] = origin
+  }
+
+  /// Takes over some settings, with where they came from.
+  package mutating func take(_ keys: Set<String>, from other: Draft) {
+    for entry in SettingsTable.entries where keys.contains(entry.key) {
+      entry.copy(other, &self)
+      origins[entry.key] = other.origins[entry.key]
+    }
+  }
+
+  /// The settings that have another value in `other`, in the order of the table.
+  package func differences(from other: Draft) -> [SettingEntry] {
+    SettingsTable.entries.filter { !$0.isSame(self, other) }
+  }
+
+  static let readsWithoutWindow = "more than 3 reads are counted within a window of time alone: window is missing"
 
   /// What the parts add up to. `environment`: where the default place of the file comes from.
   package func finished(environment: [String: String]) throws(SettingsError) -> Settings {
@@ -260,6 +362,13 @@ extension Draft {
       throw SettingsError(
         "the largest item (\(settings.maximumItemSize) bytes) must not be more than half of the memory (\(settings.hotMemory) bytes)"
       )
+    }
+    if settings.promoteAfter > 3 && settings.promotionWindow == 0 {
+      throw SettingsError("cold.promotion: \(Self.readsWithoutWindow)")
+    }
+    if settings.lowWatermark > settings.highWatermark {
+      throw SettingsError(
+        "hot.low-watermark (\(settings.lowWatermark)) must not be above hot.high-watermark (\(settings.highWatermark))")
     }
     settings.demoteAfter = demoteAfterSeconds == 0 ? nil : demoteAfterSeconds
     settings.admin = try finishedAdmin()

@@ -18,7 +18,8 @@ public final class TLSContext: Sendable {
     }
   }
 
-  public let options: TLSOptions
+  private let currentOptions: Lock<TLSOptions>
+  public var options: TLSOptions { currentOptions.withLock { $0 } }
   private let current: Lock<Generation>
   /// Handshakes that failed, and errors after one.
   public let handshakeErrors = Atomic<UInt64>(0)
@@ -27,16 +28,40 @@ public final class TLSContext: Sendable {
 
   /// Throws if a file can't be read, key and certificate don't belong together, or a rule is none.
   public init(_ options: TLSOptions) throws(TLSError) {
-    self.options = options
+    currentOptions = Lock(options)
     current = Lock(try Self.read(options))
   }
 
   /// Takes the files as they are now, all or none: if one can't be used, those of before stay. Sessions of before can be
   /// resumed unless clients have to show certificates: whom the new roots refuse must not come in by an old ticket.
-  public func reload() throws(TLSError) {
-    let keepsTickets = options.verification == .none
-    // By its address, since a value that is not Copyable can't be taken from a closure's surroundings.
-    let fresh = try Self.read(options).given()
+  public func reload() throws(TLSError) { use(try reading(options)) }
+
+  /// Files that were read, and rules, that are not in force yet.
+  public final class Reading: Sendable {
+    fileprivate let options: TLSOptions
+    /// By its address, since a value that is not Copyable can't be taken from a closure's surroundings. 0: it was used.
+    private let context: Atomic<UInt>
+
+    fileprivate init(_ options: TLSOptions, _ context: UInt) {
+      self.options = options
+      self.context = Atomic(context)
+    }
+
+    fileprivate func taken() -> UInt { context.exchange(0, ordering: .relaxed) }
+
+    deinit { if let unused = OpaquePointer(bitPattern: taken()) { SSL_CTX_free(unused) } }
+  }
+
+  /// Reads the files that these options name, for `use`; changes nothing.
+  public func reading(_ options: TLSOptions) throws(TLSError) -> Reading {
+    Reading(options, try Self.read(options).given())
+  }
+
+  /// Connections that come from here on have it. Once for each reading.
+  public func use(_ reading: Reading) {
+    let keepsTickets = options.verification == .none && reading.options.verification == .none
+    let fresh = reading.taken()
+    currentOptions.withLock { $0 = reading.options }
     current.withLock { generation in
       let fresh = Generation(handle: OpaquePointer(bitPattern: fresh)!)
       if keepsTickets { Self.copyTicketKeys(from: generation.handle, to: fresh.handle) }

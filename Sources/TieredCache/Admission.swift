@@ -19,6 +19,8 @@ package struct AdmissionLimits: Sendable, Equatable {
 /// Why an item is not written.
 enum AdmissionRefusal {
   case overBudget
+  /// By the policy of its key: it is to be in RAM alone, has not long enough to live, is too large, was not seen before.
+  case placement, expiresSoon, tooLarge, unseen
 }
 
 /// What the writer knows of an item when its turn comes.
@@ -99,7 +101,7 @@ extension TieredCache {
   func beginAdmission() {
     let behind = writeBehind!
     var limits = behind.admissionLimits.withLock { $0 }
-    if options.durability == .always { limits = AdmissionLimits() }
+    if committing.load(ordering: .relaxed) == PolicyTable.Committing.all.rawValue { limits = AdmissionLimits() }
     // A clean stop loses nothing that the budget would have let in later.
     if behind.isStopping { limits.writeBudget = nil }
     behind.admission.begin(limits, at: clock.nanoseconds())
@@ -107,18 +109,41 @@ extension TieredCache {
 
   /// Whether the writer takes an item to the file. If not it is in RAM alone from here on: clean, without a row, and
   /// with a tombstone in this batch if there may be a row of an older version.
-  func admits(_ item: Item, _ hash: UInt64, _ state: inout ShardState) -> Bool {
-    let candidate = AdmissionCandidate(rowBytes: ColdWriter.rowBytes(key: item.keyLength, value: item.valueLength))
-    guard let refusal = writeBehind!.admission.refusal(of: candidate) else { return true }
+  func admits(_ item: Item, _ hash: UInt64, now: UnixSeconds, _ state: inout ShardState) -> Bool {
+    guard let refusal = refusal(of: item, hash, now: now, &state) else { return true }
     switch refusal {
     case .overBudget: state.counters.refusedOverBudget += 1
+    case .placement: break
+    case .expiresSoon: state.counters.refusedExpiring += 1
+    case .tooLarge: state.counters.refusedBySize += 1
+    case .unseen: state.counters.refusedUnseen += 1
     }
     if !item.state.isDisjoint(with: .perhapsInLog) || state.mayHaveUnknownRows {
       addTombstoneToBatch(item.key, item.keyLength, hash, epoch: state.epoch)
     }
     state.forgetUnsaved(count: 1, bytes: ShardState.weight(item))
-    item.state = item.state.subtracting(.ofAnyRow)
+    item.state = item.state.subtracting(.ofAnyRow).subtracting(.queued)
     return false
+  }
+
+  private func refusal(
+    of item: Item, _ hash: UInt64, now: UnixSeconds, _ state: inout ShardState
+  ) -> AdmissionRefusal? {
+    let policy = state.policies.policy(of: item).pointee
+    let isStopping = writeBehind!.isStopping
+    if policy.placement == .neverPersisted || policy.placement == .hot && !isStopping { return .placement }
+    let wanted = policy.admission
+    if wanted.maximumBytes > 0 && item.keyLength + item.valueLength > wanted.maximumBytes { return .tooLarge }
+    if !isStopping && wanted.minimumTTL > 0 && item.expiresAt != 0 && item.expiresAt - now < wanted.minimumTTL {
+      return .expiresSoon
+    }
+    // A reply that waits for the commit says that the file has it.
+    if policy.durability == .always { return nil }
+    if !isStopping && wanted.seenBefore && !item.state.contains(.fetched) && !state.memories.seen.remember(hash) {
+      return .unseen
+    }
+    let candidate = AdmissionCandidate(rowBytes: ColdWriter.rowBytes(key: item.keyLength, value: item.valueLength))
+    return writeBehind!.admission.refusal(of: candidate)
   }
 
   func addTombstoneToBatch(_ key: UnsafeRawPointer, _ count: Int, _ hash: UInt64, epoch: UInt64) {

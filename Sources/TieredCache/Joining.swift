@@ -56,7 +56,8 @@ extension TieredCache {
     if presentLength < 0 { return nil }
     let length = presentLength + added.count
     let isAllowed =
-      Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length) <= options.maximumItemBytes
+      Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length)
+      <= live.maximumItemBytes.load(ordering: .relaxed)
     guard isAllowed, let block = allocateBlock(for: key, valueLength: length, now: now) else {
       source?.release()
       return nil
@@ -78,7 +79,9 @@ extension TieredCache {
   ) -> Step {
     let length = present.valueLength + added.count
     let flags = present.flags
-    if Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length) > options.maximumItemBytes {
+    if Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length)
+      > live.maximumItemBytes.load(ordering: .relaxed)
+    {
       return .finished(.notStored)
     }
     var block: LargeBlock? = nil

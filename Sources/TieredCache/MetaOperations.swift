@@ -96,7 +96,7 @@ extension TieredCache {
     _ key: CacheKey, _ options: VisitOptions, now: UnixSeconds, answer: ColdAnswer?,
     _ visitor: (inout Visit) -> Void
   ) -> Outcome {
-    if options.changes || options.creates, let refusal = refusal() { return refusal }
+    if options.changes || options.creates, let refusal = refusal(key) { return refusal }
     return withRoom(key.hash, now: now) { state in
       let sighting = self.sighting(key, now: now, answer: answer, &state)
       let step = self.visitLocked(key, options, now: now, answer: answer, &state, visitor)
@@ -112,7 +112,7 @@ extension TieredCache {
     let inRAM = state.hot.find(key.hash, key.start, key.count)
     if let inRAM, state.hot.isLive(inRAM, at: now) {
       // Handing out a token is a change that nobody announced.
-      if options.changes || needsToken(inRAM), mustWait(state) {
+      if options.changes || needsToken(inRAM), mustWait(key, state) {
         writeBehind!.urge()
         return .finished(.full)
       }
@@ -129,7 +129,7 @@ extension TieredCache {
       }
     }
     guard options.creates else { return .finished(.notFound) }
-    if mustWait(state) {
+    if mustWait(key, state) {
       writeBehind!.urge()
       return .finished(.full)
     }
@@ -155,11 +155,11 @@ extension TieredCache {
     _ state: inout ShardState, _ visitor: (inout Visit) -> Void
   ) -> Step {
     let changes = options.changes || needsToken(row.item)
-    if changes && mustWait(state) {
+    if changes && mustWait(key, state) {
       writeBehind!.urge()
       return .finished(.full)
     }
-    let isPopular = options.leavesNoTrace ? false : noteColdHit(key.hash, &state)
+    let isPopular = options.leavesNoTrace ? false : noteColdHit(key, now: now, &state)
     if changes || isPopular, let item = promote(row, key, now: now, &state) {
       show(item, isNew: false, key, options, now: now, &state, visitor)
       return .finished(.done)
@@ -182,7 +182,7 @@ extension TieredCache {
       item.state.insert(.won)
       if item.expiresAt == visit.expiresAt { changed(item, key.hash, &state) }
     }
-    setExpiry(item, visit.expiresAt, key.hash, &state)
+    setExpiry(item, visit.expiresAt, key.hash, now: now, &state)
     if options.leavesNoTrace { return }
     noteUse(item, key.hash, now, &state)
     if !isNew { state.hot.countHit(item, touching: options.changes) }
@@ -196,7 +196,7 @@ extension TieredCache {
   package func delete(
     _ key: CacheKey, _ options: DeletionOptions, now: UnixSeconds, answer: ColdAnswer? = nil
   ) -> Outcome {
-    if let refusal = refusal() { return refusal }
+    if let refusal = refusal(key) { return refusal }
     return withRoom(key.hash, now: now) { state in
       let sighting = self.sighting(key, now: now, answer: answer, &state)
       let step = self.deleteLocked(key, options, now: now, answer: answer, &state)
@@ -232,7 +232,7 @@ extension TieredCache {
           state.bury(key.hash, key.start, key.count, hadRow: true)
           return .finished(.done)
         }
-        if mustWait(state) {
+        if mustWait(key, state) {
           writeBehind!.urge()
           return .finished(.full)
         }
@@ -247,7 +247,7 @@ extension TieredCache {
       forget(item, key, &state)
       return .finished(.done)
     }
-    if mustWait(state) {
+    if mustWait(key, state) {
       writeBehind!.urge()
       return .finished(.full)
     }
@@ -262,7 +262,9 @@ extension TieredCache {
       guard case .finished(.done) = step else { return step }
     }
     if options.marksStale, let item = state.hot.find(key.hash, key.start, key.count) {
-      if let expiry = options.staleUntil { state.hot.setExpiry(of: item, to: expiry) }
+      if let wanted = options.staleUntil {
+        state.hot.setExpiry(of: item, to: state.policies.policy(of: item).pointee.expiry(wanted, now: now))
+      }
       item.cas = options.newCAS ?? state.takeCAS()
       var bits = item.state
       bits.insert(.stale)

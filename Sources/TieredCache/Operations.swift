@@ -73,7 +73,7 @@ extension TieredCache {
     now: UnixSeconds, answer: ColdAnswer? = nil, options change: ChangeOptions = ChangeOptions(),
     changed: inout ChangedItem
   ) -> Outcome {
-    if let refusal = refusal() { return refusal }
+    if let refusal = refusal(key) { return refusal }
     var joined = joinOutside(mode, key, value.bytes, now: now, answer: answer)
     defer { joined?.release() }
     return withRoom(key.hash, now: now) { state in
@@ -181,11 +181,25 @@ extension TieredCache {
   }
 
   /// Nothing is acknowledged under `always` that can't be written.
-  func refusal() -> Outcome? {
-    if options.durability == .always && store != nil && !coldWritable.load(ordering: .relaxed) {
-      return .notDurable
+  @inline(__always)
+  func refusal(_ key: CacheKey) -> Outcome? {
+    if committing.load(ordering: .relaxed) == 0 || coldWritable.load(ordering: .relaxed) { return nil }
+    return repliesAfterCommit(key) ? .notDurable : nil
+  }
+
+  /// Whether the reply to a change of this key waits for its commit (durability always).
+  @inline(__always)
+  package func repliesAfterCommit(_ key: CacheKey) -> Bool {
+    switch committing.load(ordering: .relaxed) {
+    case PolicyTable.Committing.none.rawValue: false
+    case PolicyTable.Committing.all.rawValue: true
+    default: shard(key.hash).withLock { $0.policies.policy(of: key.start, key.count).pointee.repliesAfterCommit }
     }
-    return nil
+  }
+
+  /// The same of what concerns all keys.
+  package var flushRepliesAfterCommit: Bool {
+    committing.load(ordering: .relaxed) != 0 && policies.withLock { $0.standard.repliesAfterCommit }
   }
 
   /// Room was made time and again, and others were quicker. With a file that takes writes the client waits
@@ -195,10 +209,11 @@ extension TieredCache {
   }
 
   /// Whether a writer has to wait for the file.
-  func mustWait(_ state: borrowing ShardState) -> Bool {
+  func mustWait(_ key: CacheKey, _ state: borrowing ShardState) -> Bool {
     if mustWaitToBury(state) { return true }
-    return store != nil && state.unsavedBytes > unsavedLimitPerShard && options.durability != .shutdown
-      && options.slowDisk == .wait && coldWritable.load(ordering: .relaxed)
+    return store != nil && state.waitingBytes > unsavedLimitPerShard
+      && !live.dropsWhenSlow.load(ordering: .relaxed) && coldWritable.load(ordering: .relaxed)
+      && state.policies.policy(of: key.start, key.count).pointee.writing == .soon
   }
 
   /// Whether a deletion has to wait for the file, which takes tombstones more slowly than they come.
@@ -211,7 +226,7 @@ extension TieredCache {
     now: UnixSeconds, answer: ColdAnswer?, _ change: ChangeOptions, _ joined: inout JoinedValue?,
     _ state: inout ShardState, _ changed: inout ChangedItem
   ) -> Step {
-    if mustWait(state) {
+    if mustWait(key, state) {
       writeBehind!.urge()
       return .finished(.full)
     }
@@ -269,10 +284,13 @@ extension TieredCache {
 
   /// Writes a new version of a key over whatever stands in RAM.
   func put(
-    _ key: CacheKey, flags: UInt32, expiresAt: UnixSeconds, _ value: NewValue, over old: Item?,
+    _ key: CacheKey, flags: UInt32, expiresAt wanted: UnixSeconds, _ value: NewValue, over old: Item?,
     now: UnixSeconds, _ change: ChangeOptions, marks: ItemState = .none, _ state: inout ShardState,
     _ changed: inout ChangedItem
   ) -> Step {
+    let expiresAt =
+      state.policies.capsTTL
+      ? state.policies.policy(of: key.start, key.count).pointee.expiry(wanted, now: now) : wanted
     let length = value.bytes.count
     let suffix = Item.suffixBytes(flags: flags, valueLength: length)
     let large = value.block != nil
@@ -300,7 +318,7 @@ extension TieredCache {
         flags: flags, expiresAt: expiresAt, cas: 0, state: change.keyIsBinary ? ItemAttributes.binaryKey : 0))
     if let old {
       item.state = item.state.with(frequency: old.state.frequency)
-    } else if options.favorsSmall {
+    } else if live.favorsSmall.load(ordering: .relaxed) {
       item.state = item.state.with(frequency: state.hot.credit(large ? bytes + length : bytes))
     }
     if large {
@@ -362,14 +380,14 @@ extension TieredCache {
     changed: inout ChangedItem,
     _ compute: (_ value: UnsafeRawBufferPointer, _ out: UnsafeMutableRawPointer) -> Int
   ) -> Outcome {
-    if let refusal = refusal() { return refusal }
+    if let refusal = refusal(key) { return refusal }
     return withRoom(key.hash, now: now) { state in
       let sighting = self.sighting(key, now: now, answer: answer, &state)
       let step = self.updateLocked(key, now: now, answer: answer, change, initial, &state, &changed, compute)
       if case .finished(.done) = step, let touchTo, !changed.isNew,
         let item = state.hot.find(key.hash, key.start, key.count)
       {
-        self.setExpiry(item, touchTo, key.hash, &state)
+        self.setExpiry(item, touchTo, key.hash, now: now, &state)
       }
       self.noteUpdate(
         key, isDecrement: change.isDecrement, sighting, step, changed, now: now, &state)
@@ -382,7 +400,7 @@ extension TieredCache {
     _ initial: (number: UInt64, expiresAt: UnixSeconds)?, _ state: inout ShardState,
     _ changed: inout ChangedItem, _ compute: (UnsafeRawBufferPointer, UnsafeMutableRawPointer) -> Int
   ) -> Step {
-    if mustWait(state) {
+    if mustWait(key, state) {
       writeBehind!.urge()
       return .finished(.full)
     }
@@ -449,7 +467,7 @@ extension TieredCache {
   package func delete(
     _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer? = nil, isExact: Bool = true, isMeta: Bool = false
   ) -> Outcome {
-    if let refusal = refusal() { return refusal }
+    if let refusal = refusal(key) { return refusal }
     var frees = DeferredFrees()
     let outcome: Outcome = shard(key.hash).withLock { state in
       defer { swap(&frees, &state.hot.frees) }
@@ -558,7 +576,10 @@ extension TieredCache {
       for hash in kept {
         guard let item = state.hot.find(hash: hash, hasher: hasher) else { continue }
         item.state = item.state.with(epoch: state.hot.epoch)
-        state.markUnsaved(item, hash: hash, queue: true)
+        let writing = state.policies.policy(of: item).pointee.writing
+        if writing != .never || item.state.contains(.unsaved) {
+          state.markUnsaved(item, hash: hash, queue: writing != .late)
+        }
       }
       state.lostTombstones = false
     }

@@ -30,19 +30,19 @@ extension TieredCache {
     }
   }
 
-  /// The same in at most so many steps, each a short hold of a lock.
+  /// The same in at most so many steps, each a short hold of a lock. `limit`: of the pool, if not its own.
   func makeRoom(
-    _ wanting: UnsafeMutablePointer<Shard>, bytes: Int, now: UnixSeconds, steps: Int
+    _ wanting: UnsafeMutablePointer<Shard>, bytes: Int, now: UnixSeconds, steps: Int, within limit: Int? = nil
   ) -> RoomStep {
     let target = max(bytes, pool.segmentBytes)
     var left = steps
     var passes = 0
     var tried = Set<Int>()
-    while pool.takenBytes + target > pool.limitBytes {
+    while pool.takenBytes + target > limit ?? pool.limitBytes {
       if left == 0 { return .notYet }
       let number = reclaimVictim(wanting, except: tried)
       if number < 0 {
-        if !options.evictionsDisabled {
+        if !live.evictionsDisabled.load(ordering: .relaxed) {
           // What the writer holds comes back as well, also if the item is gone or is written by now.
           var unsaved = writeBehind?.batch.hasPins ?? false
           for i in 0..<shardCount where !unsaved { unsaved = (shards + i).withLock { $0.unsavedBytes > 0 } }
@@ -104,32 +104,36 @@ extension TieredCache {
     let mayDrop =
       hasCold
       && (!coldWritable.load(ordering: .relaxed)
-        || (options.slowDisk == .drop && state.unsavedBytes > unsavedLimitPerShard))
+        || (live.dropsWhenSlow.load(ordering: .relaxed) && state.waitingBytes > unsavedLimitPerShard))
     let epoch = state.hot.epoch
     var toQueue: [UInt64] = []
     var buried: [Tombstone] = []
     var dropped = 0
     var flushed = 0
     var droppedBytes = 0
+    var lateBytes = 0
     var demoted: UInt64 = 0
     var alone: UInt64 = 0
     let step = state.hot.reclaim(
-      items, now: now, hasher: hasher, evicts: !options.evictionsDisabled,
+      items, now: now, hasher: hasher, evicts: !live.evictionsDisabled.load(ordering: .relaxed),
       unsavedMayGo: { item, hash in
         if item.state.epoch != epoch {
           flushed += 1
           droppedBytes += ShardState.weight(item)
+          lateBytes += ShardState.lateWeight(item)
           return true
         }
         if mayDrop {
           dropped += 1
           droppedBytes += ShardState.weight(item)
+          lateBytes += ShardState.lateWeight(item)
           if !item.state.isDisjoint(with: .perhapsInLog) {
             buried.append(Tombstone(hash: hash, key: item.key, count: item.keyLength))
           }
           return true
         }
         if !item.state.contains(.queued) {
+          lateBytes += ShardState.lateWeight(item)
           item.state.insert(.queued)
           toQueue.append(hash)
         }
@@ -144,7 +148,7 @@ extension TieredCache {
       })
     for hash in toQueue { state.enqueue(hash) }
     if !toQueue.isEmpty { writeBehind!.urge() }
-    state.forgetUnsaved(count: dropped + flushed, bytes: droppedBytes)
+    state.forgetUnsaved(count: dropped + flushed, bytes: droppedBytes, lateBytes: lateBytes)
     if dropped > 0 {
       state.counters.droppedUnsaved += UInt64(dropped)
       for tombstone in buried { state.add(tombstone) }
@@ -179,6 +183,7 @@ extension TieredCache {
     sweeps.add(1, ordering: .relaxed)
     let due = flushes.withLock { $0.pendingAt != 0 && $0.pendingAt <= now }
     if due { flushAll(at: 0, now: now) }
+    if policiesChanged.exchange(false, ordering: .acquiring) { settlePolicies(now: now) }
     sweepHot(now: now)
     for i in 0..<shardCount { sweepCold(shards + i, now: now) }
     for i in 0..<shardCount {
@@ -187,12 +192,24 @@ extension TieredCache {
       }
     }
     pool.trim(atMost: .max)
+    keepBelowWatermark(now: now)
     // A limit that was lowered while serving.
     var rounds = 0
-    while pool.isOverLimit && !options.evictionsDisabled && rounds < 10_000 {
+    while pool.isOverLimit && !live.evictionsDisabled.load(ordering: .relaxed) && rounds < 10_000 {
       if makeRoom(shards + rounds % shardCount, bytes: 0, now: now) != nil { break }
       rounds += 1
     }
+  }
+
+  /// Makes room before it is wanted, so that no client waits for it.
+  private func keepBelowWatermark(now: UnixSeconds) {
+    let high = live.highWatermark.load(ordering: .relaxed)
+    if high >= 100 || live.evictionsDisabled.load(ordering: .relaxed) { return }
+    let percent = pool.limitBytes / 100
+    if pool.takenBytes <= percent * high { return }
+    _ = makeRoom(
+      shards + Int(truncatingIfNeeded: sweeps.load(ordering: .relaxed)) % shardCount, bytes: 0, now: now,
+      steps: 10_000, within: percent * live.lowWatermark.load(ordering: .relaxed))
   }
 
   /// Records looked at in a round, over all shards: at four rounds a second about one percent of a core, and a million
@@ -245,17 +262,24 @@ extension TieredCache {
     var cursor = state.sweep
     var goneCount = 0
     var goneBytes = 0
+    var goneLateBytes = 0
     let epoch = state.hot.epoch
+    let mayHaveUnknownRows = state.mayHaveUnknownRows
     var idle: [UInt64] = []
-    let idleSince = store == nil ? 0 : options.demoteAfterSeconds.map { now - min(now, $0) } ?? 0
+    let idleSince = store == nil ? 0 : live.idleSince(now)
     let done = state.hot.sweep(from: &cursor, steps: steps, now: now, idleSince: idleSince, hasher: hasher) {
       item, hash in
       // An unsaved item that has expired still hides an older row until the writer has seen it; one of
       // an older epoch hides nothing, all its rows are dead.
       if item.state.contains(.unsaved) {
-        if item.state.epoch == epoch { return false }
+        // So does one that nobody is to write, if it has no row.
+        let isExpired = item.expiresAt != 0 && item.expiresAt <= now
+        let hidesNothing =
+          isExpired && !mayHaveUnknownRows && item.state.isLate && item.state.isDisjoint(with: .perhapsInLog)
+        if item.state.epoch == epoch && !hidesNothing { return false }
         goneCount += 1
         goneBytes += ShardState.weight(item)
+        goneLateBytes += ShardState.lateWeight(item)
       } else if item.state.epoch == epoch && (item.expiresAt == 0 || item.expiresAt > now) {
         idle.append(hash)
         return false
@@ -265,13 +289,14 @@ extension TieredCache {
     // Only what the file has leaves RAM for being idle.
     for hash in idle where state.cold.find(hash) != nil {
       guard let item = state.hot.find(hash: hash, hasher: hasher) else { continue }
+      if state.policies.hasPlacements && state.policies.policy(of: item).pointee.placement == .hot { continue }
       noteMovement(item, .demotion, now: now)
       state.hot.countDemotion(item)
       state.drop(item, hash: hash)
       state.counters.demotions += 1
       state.counters.idleDemotions += 1
     }
-    state.forgetUnsaved(count: goneCount, bytes: goneBytes)
+    state.forgetUnsaved(count: goneCount, bytes: goneBytes, lateBytes: goneLateBytes)
     state.sweep = cursor
     return done
   }

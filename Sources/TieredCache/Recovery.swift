@@ -160,6 +160,7 @@ extension TieredCache {
           fetched: row.attributes.state & ItemAttributes.fetched != 0)
       }
       guard state.cold.find(key.hash)?.sequence == row.sequence, answer.wasFound else { return }
+      if state.policies.policy(of: key.start, key.count).pointee.placement == .cold { return }
       guard let item = promote(answer, key, now: now, &state) else { return }
       state.counters.promotions -= 1
       guard let lastAccess else { return }

@@ -24,6 +24,14 @@ public struct ShardState: ~Copyable {
   var unsavedCount = 0
   /// Bytes of unsaved items.
   package var unsavedBytes = 0
+  /// Of these, of items that nobody is to write before their memory is wanted or a clean stop comes.
+  var lateBytes = 0
+  /// Bytes of unsaved items that are on their way to the file.
+  var waitingBytes: Int { unsavedBytes - lateBytes }
+  /// What is done with a key where that is a matter of choice.
+  var policies: PolicyTable
+  /// What was seen of keys, as far as the policies ask.
+  var memories = KeyMemories()
   /// While the start scan runs: keys that were written or deleted since, and keys whose newest row the
   /// scan met and found dead. What the scan finds of them is ignored.
   var shadow: Set<UInt64>? = nil
@@ -43,8 +51,9 @@ public struct ShardState: ~Copyable {
 
   init(
     hot: consuming HotShard, cold: consuming ColdIndex, firstCAS: UInt64, casStep: UInt64,
-    hasher: KeyHasher
+    hasher: KeyHasher, policies: PolicyTable
   ) {
+    self.policies = policies
     self.hot = hot
     self.cold = cold
     nextCAS = firstCAS
@@ -72,15 +81,31 @@ public struct ShardState: ~Copyable {
   var itemCount: Int { max(cold.count + unsavedCount, hot.counters.items) }
 
   /// No longer unsaved, or no longer there.
-  mutating func forgetUnsaved(count: Int, bytes: Int) {
+  /// `lateBytes`: of them, those of items that `isLate`.
+  mutating func forgetUnsaved(count: Int, bytes: Int, lateBytes late: Int = 0) {
     unsavedCount -= count
     unsavedBytes -= bytes
+    lateBytes -= late
+  }
+
+  /// What an unsaved item counts in `lateBytes`.
+  static func lateWeight(_ item: Item) -> Int { item.state.isLate ? weight(item) : 0 }
+
+  /// The item is in RAM alone from here on, and rows of older versions of it have to die.
+  mutating func keepAlone(_ item: Item, hash: UInt64) {
+    if item.state.contains(.unsaved) {
+      forgetUnsaved(count: 1, bytes: Self.weight(item), lateBytes: Self.lateWeight(item))
+    }
+    if !item.state.isDisjoint(with: .perhapsInLog) { addTombstone(hash, item.key, item.keyLength) }
+    item.state.subtract(.ofAnyRow)
   }
 
   /// The item holds what nothing else holds. `queue`: whether it is to be written soon (else it is
   /// written when its memory is wanted or at a clean stop).
   mutating func markUnsaved(_ item: Item, hash: UInt64, queue: Bool) {
     var state = item.state
+    lateBytes -= Self.lateWeight(item)
+    defer { lateBytes += Self.lateWeight(item) }
     if !state.contains(.unsaved) {
       unsavedCount += 1
       unsavedBytes += Self.weight(item)
@@ -108,9 +133,11 @@ public struct ShardState: ~Copyable {
     var due = unsavedDue
     for i in 0..<unsavedQueue.count {
       guard let hash = unsavedQueue.pop() else { break }
-      if let item = hot.find(hash: hash, hasher: hasher), item.state.contains(.queued) {
-        // So that it is not met again.
-        item.state.remove(.queued)
+      let item = hot.find(hash: hash, hasher: hasher)
+      let isWanted = item?.state.isSuperset(of: .awaitingWriter) ?? false
+      // So that it is not met again.
+      item?.state.remove(.queued)
+      if isWanted {
         unsavedQueue.push(hash)
       } else if i < unsavedDue {
         due -= 1
@@ -180,7 +207,9 @@ public struct ShardState: ~Copyable {
 
   /// Takes an item out of RAM, whatever its state.
   mutating func drop(_ item: Item, hash: UInt64) {
-    if item.state.contains(.unsaved) { forgetUnsaved(count: 1, bytes: Self.weight(item)) }
+    if item.state.contains(.unsaved) {
+      forgetUnsaved(count: 1, bytes: Self.weight(item), lateBytes: Self.lateWeight(item))
+    }
     hot.unlink(item, hash: hash)
   }
 
@@ -218,6 +247,10 @@ package struct TierCounters: Sendable {
   package var droppedUnsaved: UInt64 = 0
   package var refusedByFile: UInt64 = 0
   package var refusedOverBudget: UInt64 = 0
+  /// By `KeyAdmission`.
+  package var refusedExpiring: UInt64 = 0
+  package var refusedBySize: UInt64 = 0
+  package var refusedUnseen: UInt64 = 0
   /// Evicted items that were in RAM alone because the file or its admission had refused them.
   package var evictedAlone: UInt64 = 0
   package var getExpired: UInt64 = 0
@@ -240,6 +273,9 @@ package struct TierCounters: Sendable {
     a.droppedUnsaved += b.droppedUnsaved
     a.refusedByFile += b.refusedByFile
     a.refusedOverBudget += b.refusedOverBudget
+    a.refusedExpiring += b.refusedExpiring
+    a.refusedBySize += b.refusedBySize
+    a.refusedUnseen += b.refusedUnseen
     a.evictedAlone += b.evictedAlone
     a.getExpired += b.getExpired
     a.getFlushed += b.getFlushed

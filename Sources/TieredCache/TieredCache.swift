@@ -5,7 +5,7 @@ import Logging
 import Synchronization
 
 /// When an acknowledged write reaches the file.
-package enum Durability: Sendable {
+package enum Durability: UInt8, Sendable {
   /// Within the stated interval, whatever happens to the process.
   case interval
   /// Before the reply.
@@ -33,22 +33,34 @@ package struct TieredCacheOptions: Sendable {
   package var hashSeed: UInt64 = 0
   package var clock = ServerClock()
   package var cold: ColdOptions? = nil
-  package var durability = Durability.interval
+  /// For keys that no rule fits.
+  package var policy = KeyPolicy()
+  /// The first that fits a key counts instead.
+  package var rules: [PrefixRule] = []
   package var intervalMilliseconds = 1000
   package var slowDisk = SlowDiskPolicy.wait
   package var admission = AdmissionLimits()
   package var readers = 2
-  package var promoteAfter = 1
   package var startWaitMilliseconds = 500
   /// With a cold tier: items not used for so long leave RAM; nil: only under pressure.
   package var demoteAfterSeconds: UInt32? = nil
+  /// Percent of `hotMemory`; see `LiveOptions`.
+  package var highWatermark = 100
+  package var lowWatermark = 100
   /// False in tests that drive writer, readers and scan themselves, step by step.
   package var startsThreads = true
   /// Counts items by size (`SegmentPool.sizeHistogram`).
   package var tracksSizes = false
   /// No item has a CAS value as far as anybody sees.
   package var casDisabled = false
+  /// Messages of the log about an item name its key.
+  package var logsKeys = false
   package init() {}
+
+  package var durability: Durability {
+    get { policy.durability }
+    set { policy.durability = newValue }
+  }
 }
 
 /// A key of a request with its hash. Points into the request's bytes.
@@ -91,6 +103,8 @@ public enum Outcome {
 /// The cache: the only place that knows that there are two tiers.
 public final class TieredCache: Sendable {
   package let options: TieredCacheOptions
+  /// Of the options, those that may change while the cache is used.
+  package let live: LiveOptions
   public let hasher: KeyHasher
   package let clock: ServerClock
   package let pool: SegmentPool
@@ -103,6 +117,12 @@ public final class TieredCache: Sendable {
   var unsavedLimitPerShard: Int { unsavedLimit.load(ordering: .relaxed) }
   /// How many times the first limit of the hot tier another one may be.
   static let largestRaise = 16
+  /// Each shard has a copy, which counts under its lock.
+  let policies: Lock<PolicyTable>
+  /// `PolicyTable.Committing` of the table in force.
+  let committing: Atomic<UInt8>
+  /// Other policies came: the sweeper looks what of RAM should be in the file by them.
+  let policiesChanged = Atomic<Bool>(false)
   let store: ColdStore?
   /// Whether there is one.
   @usableFromInline let hasStore: Bool
@@ -136,6 +156,10 @@ public final class TieredCache: Sendable {
 
   package init(_ options: TieredCacheOptions, logger: Logger) throws(ColdError) {
     self.options = options
+    live = LiveOptions(options)
+    let table = PolicyTable(standard: options.policy, rules: options.rules)
+    policies = Lock(table)
+    committing = Atomic(options.cold == nil ? 0 : table.committing.rawValue)
     self.logger = logger
     clock = options.clock
     hasher = KeyHasher(seed: options.hashSeed)
@@ -175,7 +199,8 @@ public final class TieredCache: Sendable {
         hot: HotShard(
           pool: pool, number: i, maximumCount: maximumHot, policy: EvictionPolicy(options.evictionPolicy)),
         cold: ColdIndex(maximumCount: coldIndexMaximum), firstCAS: firstCAS + UInt64(i), casStep: UInt64(count),
-        hasher: hasher)
+        hasher: hasher, policies: table)
+      state.memories = KeyMemories(for: table, shards: count)
       state.epoch = epoch
       state.hot.epoch = UInt16(truncatingIfNeeded: epoch & 63)
       if let store, store.newestSequence > 0 { state.shadow = [] }
@@ -204,6 +229,11 @@ public final class TieredCache: Sendable {
     max(min(memory / 3, 256 << 20) / shards, segment * 2)
   }
 
+  /// Whether a limit suits the shards and segments that the first one led to.
+  package func canSetMemoryLimit(_ bytes: Int) -> Bool {
+    bytes <= options.hotMemory * Self.largestRaise && bytes >= shardCount * pool.segmentBytes * 4
+  }
+
   /// Another limit for what RAM holds. What is above a lower one is reclaimed by the sweeper, within seconds.
   /// False: there is no address space for so much, or no eviction is allowed and more is taken.
   package func setMemoryLimit(_ bytes: Int) -> Bool {
@@ -228,6 +258,7 @@ public final class TieredCache: Sendable {
   deinit {
     (shards).deinitialize(count: shardCount)
     shards.deallocate()
+    policies.withLock { $0.deallocate() }
   }
 
   private func startThreads(_ store: ColdStore) throws(ColdError) {
@@ -286,7 +317,7 @@ public final class TieredCache: Sendable {
         state.hot.countHit(item, touching: touchTo != nil)
         if watched.load(ordering: .relaxed) != 0 { tellOfHit(key, now: now, &state) }
         noteUse(item, key.hash, now, &state)
-        if let touchTo { setExpiry(item, touchTo, key.hash, &state) }
+        if let touchTo { setExpiry(item, touchTo, key.hash, now: now, &state) }
         body(item)
         return .done
       }
@@ -344,7 +375,7 @@ public final class TieredCache: Sendable {
         defer { swap(&frees, &state.hot.frees) }
         if let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now) {
           self.noteUse(item, key.hash, now, &state)
-          self.setExpiry(item, touchTo, key.hash, &state)
+          self.setExpiry(item, touchTo, key.hash, now: now, &state)
           body(item)
           return .done
         }
@@ -360,7 +391,7 @@ public final class TieredCache: Sendable {
   /// Notes that an item in RAM was read, so that it is still known when it has been demoted.
   @inlinable @inline(__always)
   func noteUse(_ item: Item, _ hash: UInt64, _ now: UnixSeconds, _ state: inout ShardState) {
-    if hasStore && !item.state.contains(.fetched) { state.noteFetched(hash) }
+    if hasStore && !item.state.contains(.fetched) { noteFirstUse(item, hash, &state) }
     state.hot.touch(item, at: now)
   }
 
@@ -378,9 +409,9 @@ public final class TieredCache: Sendable {
     case .unread(let sequence): return .cold(sequence: sequence)
     case .unknown: return .scanning
     case .row(let row):
-      let isPopular = noteColdHit(key.hash, &state)
+      let isPopular = noteColdHit(key, now: now, &state)
       if touchTo != nil || isPopular, let item = promote(row, key, now: now, &state) {
-        if let touchTo { setExpiry(item, touchTo, key.hash, &state) }
+        if let touchTo { setExpiry(item, touchTo, key.hash, now: now, &state) }
         noteUse(item, key.hash, now, &state)
         body(item)
         return .done
@@ -394,10 +425,15 @@ public final class TieredCache: Sendable {
   }
 
   /// Counts a read of a row; true if the item should be promoted.
-  func noteColdHit(_ hash: UInt64, _ state: inout ShardState) -> Bool {
-    let reads = state.cold.noteRead(hash)
+  func noteColdHit(_ key: CacheKey, now: UnixSeconds, _ state: inout ShardState) -> Bool {
+    let reads = state.cold.noteRead(key.hash)
     state.counters.coldHits += 1
-    return options.promoteAfter > 0 && Int(reads) >= min(options.promoteAfter, 3)
+    let policy = state.policies.policy(of: key.start, key.count)
+    if policy.pointee.placement == .cold { return false }
+    let promotion = policy.pointee.promotion
+    if promotion.reads <= 1 { return promotion.reads == 1 }
+    if promotion.window == 0 { return reads >= min(promotion.reads, 3) }
+    return state.memories.reads.note(key.hash, within: promotion.window, now: now) >= promotion.reads
   }
 
   /// What `makeRoom` has to be asked for so that a row can be promoted.
@@ -498,8 +534,13 @@ public final class TieredCache: Sendable {
     return item
   }
 
+  /// A client gives an item another expiry.
   @usableFromInline
-  func setExpiry(_ item: Item, _ expiry: UnixSeconds, _ hash: UInt64, _ state: inout ShardState) {
+  func setExpiry(
+    _ item: Item, _ wanted: UnixSeconds, _ hash: UInt64, now: UnixSeconds, _ state: inout ShardState
+  ) {
+    if item.expiresAt == wanted { return }
+    let expiry = state.policies.capsTTL ? state.policies.policy(of: item).pointee.expiry(wanted, now: now) : wanted
     if item.expiresAt == expiry { return }
     state.hot.setExpiry(of: item, to: expiry)
     changed(item, hash, &state)
@@ -513,13 +554,18 @@ public final class TieredCache: Sendable {
     if before.contains(.inFlight) { item.state.insert(.mayHaveRow) }
     if state.isScanning { state.shadow!.insert(hash) }
     if state.mayHaveUnknownRows { item.state.insert(.mayHaveRow) }
-    if options.durability == .shutdown && item.state.contains(.mayHaveRow) {
+    let writing = state.policies.policy(of: item).pointee.writing
+    if writing == .never {
+      state.keepAlone(item, hash: hash)
+      return
+    }
+    if writing == .late && item.state.contains(.mayHaveRow) {
       // Nothing will be written soon: the old row has to die now.
       state.addTombstone(hash, item.key, item.keyLength)
       item.state.remove(.mayHaveRow)
     }
-    state.markUnsaved(item, hash: hash, queue: options.durability != .shutdown)
-    if state.unsavedBytes > unsavedLimitPerShard / 2 && options.durability != .shutdown { writeBehind!.urge() }
+    state.markUnsaved(item, hash: hash, queue: writing == .soon)
+    if state.waitingBytes > unsavedLimitPerShard / 2 { writeBehind!.urge() }
   }
 
   /// Brings the index line of a key near the processor. No lock: what it reads may be out of date, and

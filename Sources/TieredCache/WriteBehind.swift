@@ -2,6 +2,7 @@ import CacheCore
 import ColdTier
 import Glibc
 import HotTier
+import Logging
 import Synchronization
 
 /// Who waits for the file: told at the end of each write cycle and while the start scan goes on, on
@@ -116,131 +117,6 @@ final class WriteBehind: @unchecked Sendable {
   }
 }
 
-/// Rows on their way to the file: copies of what was taken from the shards, in raw memory that is used
-/// again for each batch.
-final class WriteBatch: @unchecked Sendable {
-  struct Row {
-    var hash: UInt64
-    var key: Int  // offset
-    var keyCount: Int
-    var value: Int  // offset; -1 = a tombstone
-    var valueCount: Int
-    var block: LargeBlock?
-    var attributes: ItemAttributes
-    /// The end of its shard's tombstones when it was taken.
-    var tombstonesEnd: UInt64 = 0
-  }
-  private(set) var rows: [Row] = []
-  private var memory: UnsafeMutableRawPointer
-  private var capacity: Int
-  private var used = 0
-  private(set) var byteCount = 0
-  private let pins = Atomic<Int>(0)
-
-  static let maximumRows = 1000
-  /// Fewer in tests, so that a cycle has many batches.
-  var rowLimit = maximumRows
-  static let maximumBytes = 1 << 20
-
-  init() {
-    capacity = 2 << 20
-    memory = .allocate(byteCount: capacity, alignment: 16)
-    rows.reserveCapacity(Self.maximumRows + 128)
-  }
-
-  deinit { memory.deallocate() }
-
-  var isFull: Bool { rows.count >= rowLimit || byteCount >= Self.maximumBytes }
-
-  private func copy(_ bytes: UnsafeRawPointer, _ count: Int) -> Int {
-    if used + count > capacity {
-      let larger = max(capacity * 2, used + count)
-      let fresh = UnsafeMutableRawPointer.allocate(byteCount: larger, alignment: 16)
-      fresh.copyMemory(from: memory, byteCount: used)
-      memory.deallocate()
-      memory = fresh
-      capacity = larger
-    }
-    let offset = used
-    (memory + offset).copyMemory(from: bytes, byteCount: count)
-    used += count
-    return offset
-  }
-
-  /// Copies an item, or pins its block. Its shard's lock is held.
-  func add(_ item: Item, hash: UInt64, epoch: UInt64, tombstonesEnd: UInt64) {
-    let state = item.state
-    var marks: UInt64 = 0
-    if state.contains(.stale) { marks |= ItemAttributes.stale }
-    if state.contains(.won) { marks |= ItemAttributes.won }
-    if state.contains(.fetched) { marks |= ItemAttributes.fetched }
-    if item.keyIsBinary { marks |= ItemAttributes.binaryKey }
-    var block: LargeBlock? = nil
-    var value = 0
-    if item.isLarge {
-      block = item.block
-      block!.retain()
-      pins.add(1, ordering: .relaxed)
-    } else {
-      value = copy(item.value, item.valueLength)
-    }
-    rows.append(
-      Row(
-        hash: hash, key: copy(item.key, item.keyLength), keyCount: item.keyLength, value: value,
-        valueCount: item.valueLength, block: block,
-        attributes: ItemAttributes(
-          flags: item.flags, expiresAt: item.expiresAt, cas: item.cas,
-          state: ItemAttributes.state(marks: marks, epoch: epoch, lastAccess: item.lastAccess)),
-        tombstonesEnd: tombstonesEnd))
-    byteCount += item.keyLength + item.valueLength + 64
-  }
-
-  func addTombstone(_ key: UnsafeRawPointer, _ count: Int, hash: UInt64, epoch: UInt64) {
-    rows.append(
-      Row(
-        hash: hash, key: copy(key, count), keyCount: count, value: -1, valueCount: 0, block: nil,
-        attributes: ItemAttributes(state: ItemAttributes.state(marks: 0, epoch: epoch))))
-    byteCount += count + 64
-  }
-
-  func keyStart(_ row: Row) -> UnsafeMutableRawPointer { memory + row.key }
-
-  func withRecords<R, E: Error>(_ body: (UnsafeBufferPointer<ColdRecord>) throws(E) -> R) throws(E) -> R {
-    var records: [ColdRecord] = []
-    records.reserveCapacity(rows.count)
-    for row in rows {
-      let value: UnsafeRawBufferPointer? =
-        row.value < 0
-        ? nil
-        : UnsafeRawBufferPointer(
-          start: row.block.map { UnsafeRawPointer($0.bytes) } ?? UnsafeRawPointer(memory + row.value),
-          count: row.valueCount)
-      records.append(
-        ColdRecord(
-          hash: row.hash, key: UnsafeRawBufferPointer(start: memory + row.key, count: row.keyCount),
-          value: value, attributes: row.attributes))
-    }
-    return try records.withUnsafeBufferPointer { (records) throws(E) -> R in try body(records) }
-  }
-
-  /// Whether it holds memory of large values that no item may need any more; it comes back with the end of the batch.
-  var hasPins: Bool { pins.load(ordering: .relaxed) > 0 }
-
-  /// Empties it; gives up the pins.
-  func clear() {
-    for row in rows { row.block?.release() }
-    pins.store(0, ordering: .relaxed)
-    rows.removeAll(keepingCapacity: true)
-    used = 0
-    byteCount = 0
-    if capacity > 16 << 20 {
-      memory.deallocate()
-      capacity = 2 << 20
-      memory = .allocate(byteCount: capacity, alignment: 16)
-    }
-  }
-}
-
 extension TieredCache {
   // MARK: Waiting for the file
 
@@ -268,8 +144,9 @@ extension TieredCache {
   func runWriter() {
     let behind = writeBehind!
     // Half the interval: the rest is for the writing itself.
-    let pause = max(options.intervalMilliseconds / 2, 1)
-    while behind.waitForWork(milliseconds: pause) { writeCycle() }
+    while behind.waitForWork(milliseconds: max(live.intervalMilliseconds.load(ordering: .relaxed) / 2, 1)) {
+      writeCycle()
+    }
     // A clean stop: all that RAM holds and the file does not.
     queueEverythingUnsaved()
     // The first cycle also writes the marks of a flush.
@@ -421,8 +298,15 @@ extension TieredCache {
       guard let item = state.hot.find(hash: hash, hasher: hasher), item.state.contains(.queued) else {
         continue
       }
-      item.state.remove(.queued)
-      guard item.state.contains(.unsaved), item.state.epoch == state.hot.epoch else { continue }
+      if !item.state.contains(.unsaved) {
+        item.state.remove(.queued)
+        continue
+      }
+      if item.state.epoch != state.hot.epoch {
+        // Flushed: it hides nothing, all its rows are dead.
+        state.drop(item, hash: hash)
+        continue
+      }
       if item.expiresAt != 0 && item.expiresAt <= now {
         // Dead before it was written: only what the log may hold of it matters.
         if !item.state.isDisjoint(with: .perhapsInLog) || state.mayHaveUnknownRows {
@@ -431,7 +315,8 @@ extension TieredCache {
         state.drop(item, hash: hash)
         continue
       }
-      if !admits(item, hash, &state) { continue }
+      if !admits(item, hash, now: now, &state) { continue }
+      item.state.remove(.queued)
       batch.add(item, hash: hash, epoch: state.epoch, tombstonesEnd: state.tombstones.end)
       item.state.insert(.inFlight)
     }
@@ -518,7 +403,9 @@ extension TieredCache {
         state.cold.remove(hash)
         return .dead
       }
-      let isHot = state.hot.find(hash: hash, hasher: hasher) != nil
+      let inRAM = state.hot.find(hash: hash, hasher: hasher)
+      // A row from before a rule that wants none is not written again.
+      let isHot = inRAM.map { state.policies.policy(of: $0).pointee.placement != .neverPersisted } ?? false
       if mayKeep && (entry.reads > 0 || isHot) {
         state.cold.clearReads(hash)
         state.counters.secondChances += 1
@@ -538,7 +425,10 @@ extension TieredCache {
     for i in batch.rows.indices.reversed() {
       let row = batch.rows[i]
       let sequence = outcome.sequences[i]
+      var frees = DeferredFrees()
+      var isTooLarge = false
       shard(row.hash).withLock { state in
+        defer { swap(&frees, &state.hot.frees) }
         if row.value < 0 {
           state.counters.tombstonesWritten += 1
           return
@@ -561,13 +451,31 @@ extension TieredCache {
         if sequence == 0 {
           // Larger than the file takes: it lives in RAM only, and an older row of it must not outlive it.
           state.counters.refusedByFile += 1
+          isTooLarge = true
           state.addTombstone(row.hash, batch.keyStart(row), row.keyCount)
         } else {
           state.cold.set(
             row.hash, sequence: sequence, expiresAt: row.attributes.expiresAt, fetched: bits.contains(.fetched))
+          if state.policies.hasPlacements && state.policies.policy(of: item).pointee.placement == .cold {
+            self.noteMovement(item, .demotion, now: self.clock.now())
+            state.drop(item, hash: row.hash)
+            state.counters.demotions += 1
+          }
         }
       }
+      frees.release()
+      if isTooLarge {
+        logger.debug(
+          "an item is larger than the file takes, it is in RAM alone",
+          metadata: named(batch.keyStart(row), row.keyCount))
+      }
     }
+  }
+
+  /// What a message of the log names an item by: its key if that was asked for, else nothing.
+  private func named(_ key: UnsafeRawPointer, _ count: Int) -> Logger.Metadata {
+    guard live.logsKeys.load(ordering: .relaxed) else { return [:] }
+    return ["key": "\(String(decoding: UnsafeRawBufferPointer(start: key, count: count), as: UTF8.self))"]
   }
 
   /// After a failed write: what was in the batch is unsaved as before.
@@ -604,6 +512,7 @@ extension TieredCache {
         }
         for hash in hashes {
           guard let item = state.hot.find(hash: hash, hasher: hasher) else { continue }
+          if state.policies.policy(of: item).pointee.placement == .neverPersisted { continue }
           if item.state.contains(.unsaved) || state.cold.find(hash) == nil {
             state.markUnsaved(item, hash: hash, queue: true)
           }

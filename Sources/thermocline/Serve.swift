@@ -153,26 +153,27 @@ struct Serve: ParsableCommand {
   var adminTokenFile: String?
 
   func run() throws {
-    let settings: Settings
+    let configuration: Configuration
     do {
-      settings = try self.settings(environment: environment())
-      if let user = settings.user { try checkUser(user) }
+      configuration = try self.configuration(environment: environment())
+      if let user = configuration.settings.user { try checkUser(user) }
     } catch let error as SettingsError {
       complain(error.description)
       throw ExitCode(78)
     }
-    let level: Logger.Level = [.notice, .info, .debug, .trace][min(settings.verbosity, 3)]
-    LoggingSystem.bootstrap { label in
-      var handler = StreamLogHandler.standardError(label: label)
-      handler.logLevel = level
-      return handler
-    }
+    let settings = configuration.settings
+    let log = LogControl(settings)
+    LoggingSystem.bootstrap { LineLogHandler(label: $0, log) }
     let logger = Logger(label: "thermocline")
     if settings.coreFiles { allowCoreFiles(logger) }
     do {
       if settings.daemonize { try becomeDaemon() }
+      let started = environment()
+      let reading: @Sendable () throws -> Configuration = { [self] in
+        try self.configuration(environment: started)
+      }
       let status = try serve(
-        settings, logger: logger,
+        configuration, again: reading, log: log, logger: logger,
         onListening: {
           if settings.locksMemory { keepInMemory(atLeast: settings.hotMemory, logger) }
           if let user = settings.user { try become(user) }
@@ -194,24 +195,17 @@ struct Serve: ParsableCommand {
   }
 
   /// Environment, file and command line, the later over the earlier.
-  func settings(environment: [String: String]) throws -> Settings {
+  func configuration(environment: [String: String]) throws -> Configuration {
     var draft = Draft()
     try draft.read(environment: environment)
-    if let config {
-      guard let text = readFile(config) else {
-        throw SettingsError("--config: can't read \(config): \(String(cString: strerror(errno)))")
-      }
-      try draft.read(yaml: text, name: config)
-    }
+    if let config { try draft.read(fileAt: config) }
     try readCommandLine(into: &draft)
-    var settings = try draft.finished(environment: environment)
-    if daemon { settings.daemonize = true }
-    if verbose > 0 { settings.verbosity = min(verbose, 3) }
-    if let napiIDs, let count = Int(napiIDs), count > settings.threads {
-      throw SettingsError("-N: '\(count)' is not allowed: at most the number of threads, \(settings.threads)")
+    let configuration = try Configuration(draft, environment: environment, withoutMeaningHere: withoutMeaning())
+    if let napiIDs, let count = Int(napiIDs), count > configuration.settings.threads {
+      throw SettingsError(
+        "-N: '\(count)' is not allowed: at most the number of threads, \(configuration.settings.threads)")
     }
-    settings.withoutMeaningHere = try withoutMeaning()
-    return settings
+    return configuration
   }
 
   private func readCommandLine(into draft: inout Draft) throws {
@@ -251,6 +245,8 @@ struct Serve: ParsableCommand {
     try set("protocol", binding, "-B")
     try set("auth-file", authFile, "-Y")
     if sasl { try set("sasl", "true", "-S") }
+    if daemon { try set("daemon", "true", "-d") }
+    if verbose > 0 { try set("log.level", LogLevelSetting(verbosity: verbose).rawValue, "-v") }
     if tls { try set("tls.enabled", "true", "-Z") }
     try set("cold.path", coldPath, "--cold-path")
     if noCold { try set("cold.enabled", "false", "--no-cold") }
@@ -292,7 +288,7 @@ struct Serve: ParsableCommand {
       case "ssl_min_version": try draft.set("tls.min-version", "1.\(option.value ?? "2")", origin: origin)
       case "ssl_session_cache": try draft.set("tls.session-cache", "true", origin: origin)
       case "ssl_kernel_tls": try draft.set("tls.kernel", "true", origin: origin)
-      case "sock_cookie_id": draft.settings.socketMark = option.value.flatMap { UInt32($0) }
+      case "sock_cookie_id": try draft.set("socket-mark", option.value ?? "", origin: origin)
       default: break
       }
     }
@@ -348,19 +344,4 @@ func environment() -> [String: String] {
     entry += 1
   }
   return result
-}
-
-/// A whole text file; nil with errno if it can't be read.
-func readFile(_ path: String) -> String? {
-  guard let file = fopen(path, "r") else { return nil }
-  defer { fclose(file) }
-  var bytes: [UInt8] = []
-  var buffer = [UInt8](repeating: 0, count: 65536)
-  while true {
-    let count = fread(&buffer, 1, buffer.count, file)
-    if count == 0 { break }
-    bytes += buffer[..<count]
-  }
-  if ferror(file) != 0 { return nil }
-  return String(decoding: bytes, as: UTF8.self)
 }

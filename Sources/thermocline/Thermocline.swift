@@ -15,6 +15,8 @@ private let licences = """
 /// Each with its line of -h.
 let otherCommands: [(name: String, use: String)] = [
   ("check-config", "check-config <file>     say whether a config file is acceptable"),
+  ("print-config", "print-config <options>  the settings that these options give, each with its origin"),
+  ("reload", "reload <options>        have a running server read its settings again"),
   ("inspect", "inspect <file>          what the file of a cold tier holds"),
   ("verify", "verify <file>           whether it is sound"),
   ("backup", "backup <file> <copy>    a consistent copy, also of a running server's file"),
@@ -22,6 +24,9 @@ let otherCommands: [(name: String, use: String)] = [
   ("import", "import <file> [<input>] reads such a stream into a file"),
   ("compact", "compact <file>          drops its dead rows and shortens it"),
 ]
+
+/// Of them, those that take the options of the server.
+private let serverOptions: Set = ["print-config", "reload"]
 
 /// The program: `thermocline [options]` serves, as memcached does; sub-commands do the rest.
 @main
@@ -31,14 +36,19 @@ struct Thermocline: ParsableCommand {
     abstract: "A cache server that speaks the memcached protocol and keeps what it knows over a restart.",
     version: versionLine,
     subcommands: [
-      Serve.self, CheckConfig.self, Inspect.self, Verify.self, Export.self, Import.self, Compact.self, Backup.self,
+      Serve.self, CheckConfig.self, PrintConfig.self, Reload.self, Inspect.self, Verify.self, Export.self, Import.self,
+      Compact.self, Backup.self,
     ],
     defaultSubcommand: Serve.self)
 
   static func main() {
     var arguments = Array(CommandLine.arguments.dropFirst())
-    // The other sub-commands are ours alone and need no getopt.
-    if !otherCommands.contains(where: { $0.name == arguments.first }) && arguments.first != "help" {
+    if let first = arguments.first, serverOptions.contains(first) {
+      // These take the options of the server.
+      let read = Getopt.read(Array(arguments.dropFirst()))
+      arguments = [first] + (read.question == .help ? ["--help"] : read.arguments)
+    } else if !otherCommands.contains(where: { $0.name == arguments.first }) && arguments.first != "help" {
+      // The other sub-commands are ours alone and need no getopt.
       let read = Getopt.read(arguments)
       arguments = read.arguments
       switch read.question {
@@ -71,29 +81,5 @@ struct Thermocline: ParsableCommand {
       complain("\(Thermocline.message(for: error)) (-h lists the options)")
       Glibc.exit(78)
     }
-  }
-}
-
-/// Says what `--config` would say, without serving.
-struct CheckConfig: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "check-config", abstract: "Say whether a config file is acceptable.")
-
-  @Argument(help: "the file")
-  var file: String
-
-  func run() throws {
-    do throws(SettingsError) {
-      guard let text = readFile(file) else {
-        throw SettingsError("can't read \(file): \(String(cString: strerror(errno)))")
-      }
-      var draft = Draft()
-      try draft.read(yaml: text, name: file)
-      _ = try draft.finished(environment: environment())
-    } catch {
-      complain(error.description)
-      throw ExitCode(78)
-    }
-    print("\(file): acceptable")
   }
 }

@@ -37,10 +37,9 @@ final class Served {
     reader = try cache.store!.makeReader()
     cache.finishScan()
     let settings = Settings()
-    var limits = ServerShared.Limits(settings)
-    limits.commitsBeforeReply = always
     shared = ServerShared(
-      cache: cache, limits: limits, verbosity: 0, administration: Administration(settings, []))
+      cache: cache, limits: ServerShared.Limits(settings),
+      administration: Administration(try Configuration(Draft(), environment: [:]), []))
     worker = Worker(number: 0, shared: shared)
     shared.workers = [worker]
     var pair: [Int32] = [0, 0]

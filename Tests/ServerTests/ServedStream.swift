@@ -27,7 +27,7 @@ final class ServedStream {
     options.hashSeed = 7
     options.clock = Self.clock
     options.startsThreads = false
-    options.promoteAfter = promotes ? 1 : 0
+    options.policy.promotion.reads = promotes ? 1 : 0
     file = folder.map { $0 + "/stream.db" }
     if let file { options.cold = ColdOptions(path: file, limit: 16 << 20) }
     var logger = Logger(label: "stream")
@@ -37,7 +37,8 @@ final class ServedStream {
     if file != nil { cache.finishScan() }
     let settings = Settings()
     shared = ServerShared(
-      cache: cache, limits: ServerShared.Limits(settings), verbosity: 0, administration: Administration(settings, []))
+      cache: cache, limits: ServerShared.Limits(settings),
+      administration: Administration(try Configuration(Draft(), environment: [:]), []))
     worker = Worker(number: 0, shared: shared)
     var pair: [Int32] = [0, 0]
     require(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0, "no pair of sockets")

@@ -7,7 +7,7 @@ import Testing
 struct CommandLineTests {
   private func settings(_ line: String, environment: [String: String] = [:]) throws -> Settings {
     let arguments = Getopt.read(line.split(separator: " ").map(String.init)).arguments
-    return try Serve.parse(arguments).settings(environment: environment)
+    return try Serve.parse(arguments).configuration(environment: environment).settings
   }
 
   @Test("Without options everything has memcached's defaults")
@@ -42,7 +42,7 @@ struct CommandLineTests {
     #expect(
       settings.locksMemory && settings.evictionsDisabled && settings.casDisabled && settings.flushDisabled
         && settings.daemonize)
-    #expect(settings.verbosity == 2)
+    #expect(settings.logLevel == .debug)
     #expect(settings.pidFile == "/tmp/x.pid")
     #expect(settings.user == "nobody")
     #expect(settings.idleTimeout == 30)
@@ -97,11 +97,11 @@ struct CommandLineTests {
 
   @Test("The command line wins over the environment, and the state directory is systemd's, then XDG's")
   func order() throws {
-    let environment = ["THERMOCLINE_HOT_MEMORY": "32m", "THERMOCLINE_THREADS": "3", "THERMOCLINE_VERBOSITY": "3"]
+    let environment = ["THERMOCLINE_HOT_MEMORY": "32m", "THERMOCLINE_THREADS": "3", "THERMOCLINE_LOG_LEVEL": "trace"]
     let settings = try settings("-t 2 -v", environment: environment)
     #expect(settings.hotMemory == 32 << 20)
     #expect(settings.threads == 2)
-    #expect(settings.verbosity == 1)
+    #expect(settings.logLevel == .info)
     let places = ["STATE_DIRECTORY": "/var/lib/thermocline:/x", "XDG_STATE_HOME": "/s", "HOME": "/h"]
     #expect(try self.settings("-p 5", environment: places).cold?.path == "/var/lib/thermocline/thermocline-5.db")
     #expect(

@@ -101,7 +101,7 @@ struct EveryOptionTests {
       return
     }
     #expect(read.question == nil)
-    func settings() throws -> Settings { try Serve.parse(read.arguments).settings(environment: [:]) }
+    func settings() throws -> Settings { try Serve.parse(read.arguments).configuration(environment: [:]).settings }
     if case .isRefused(let reason) = fate {
       let error = #expect(throws: SettingsError.self) { try settings() }
       #expect(error?.description.contains(reason) == true, "\(error?.description ?? "")")

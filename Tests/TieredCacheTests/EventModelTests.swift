@@ -20,6 +20,9 @@ import Testing
     case eviction
     /// It may not be written as fast as things are stored either.
     case budget
+    /// Policies and rules by prefix change all the time.
+    case rules
+    case rulesUnderPressure
     // With a disk that loses its power.
     case powerInterval, powerAlways, powerShutdown, powerEviction
 
@@ -30,11 +33,12 @@ import Testing
       default: .interval
       }
     }
-    var evicts: Bool { [.eviction, .budget, .powerEviction].contains(self) }
+    var evicts: Bool { [.eviction, .budget, .powerEviction, .rulesUnderPressure].contains(self) }
+    var changesPolicies: Bool { self == .rules || self == .rulesUnderPressure }
     /// Whether an item may be gone that nobody deleted.
     var forgets: Bool { evicts || self == .pressure || self == .powerShutdown }
   }
-  static let kills: [Regime] = [.roomForAll, .shutdown, .pressure, .eviction, .budget]
+  static let kills: [Regime] = [.roomForAll, .shutdown, .pressure, .eviction, .budget, .rules, .rulesUnderPressure]
   static let powerCuts: [Regime] = [.powerInterval, .powerAlways, .powerShutdown, .powerEviction]
 
   static let seeds: [UInt64] = {

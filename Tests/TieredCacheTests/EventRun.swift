@@ -22,6 +22,8 @@ final class EventRun {
     var isLost = false
     /// Durability shutdown: it is surely in the file.
     var isInFile = false
+    /// By a policy since it was stored, a crash may cost it.
+    var mayBeAlone = false
     var newest: State { states[states.count - 1] }
   }
 
@@ -58,6 +60,12 @@ final class EventRun {
   /// Which version each CAS value was of.
   var uniques: [UInt64: [UInt8]] = [:]
   var log: [String] = []
+  /// In force; without rules everything has the regime's durability.
+  var standard = KeyPolicy()
+  var rules: [PrefixRule] = []
+  /// How often they have changed, and the number of the last change after which the sweeper had its turn.
+  var policyChanges = 0
+  var settledChanges = 0
 
   init(_ regime: EventModelTests.Regime, seed: UInt64, path: String, disk: FaultyDisk? = nil) throws {
     self.disk = disk
@@ -75,7 +83,7 @@ final class EventRun {
     bench = try Bench(
       path: path, clock: clock, memory: regime.forgets ? 1 << 20 : 16 << 20,
       durability: regime.durability, coldLimit: regime.evicts ? 4 << 20 : 64 << 20, scans: scans,
-      writeBudget: regime == .budget ? 150_000 : nil, vfs: disk?.name)
+      writeBudget: regime == .budget ? 150_000 : nil, policy: standard, rules: rules, vfs: disk?.name)
     let behind = bench.cache.writeBehind!
     behind.batch.rowLimit = 1 + roll(6)
     behind.onFullBatch = { [unowned self] in interlude() }
@@ -130,8 +138,7 @@ final class EventRun {
       case 0..<5: try scanStep()
       case 5: clock.advance(seconds: [1, 3, 3000][roll(3)])
       case 6:
-        bench.cache.sweepOnce(now: clock.now())
-        flushIfDue()
+        sweep()
       case 7: if !regime.evicts { cycle() }
       case 8:
         if roll(6) == 0 { try crash() } else { command() }
@@ -151,19 +158,19 @@ final class EventRun {
         } else if histories[key]!.newest.visible(at: clock.now()) != nil {
           // It had no row: it is an eviction.
           lose(key)
-          if !mayForget { fail(key, "was clean and had no row") }
+          if !mayForget && !histories[key]!.mayBeAlone { fail(key, "was clean and had no row") }
         }
       }
     case 80..<83: clock.advance(seconds: 1 + roll(3))
     case 83..<86:
-      bench.cache.sweepOnce(now: clock.now())
-      flushIfDue()
+      sweep()
     case 86..<89: takeAnswer()
     case 89: if roll(3) == 0 { flush() }
     case 90: if roll(4) == 0, fileWorks { laterFlush() }
     case 91: if disk == nil { try setFile(works: roll(3) > 0) }
     case 93..<96 where disk != nil: checkpoint()
     case 93 where regime.evicts: bench.cache.setColdLimit(Int64(4 + roll(5)) << 20)
+    case 94..<96 where regime.changesPolicies: changePolicies()
     case 92:
       if disk == nil && roll(2) == 0 {
         try crash()
@@ -174,6 +181,12 @@ final class EventRun {
       }
     default: get(keys[roll(keys.count)])
     }
+  }
+
+  func sweep() {
+    bench.cache.sweepOnce(now: clock.now())
+    settledChanges = policyChanges
+    flushIfDue()
   }
 
   /// Whether all holds that must.
@@ -195,6 +208,7 @@ final class EventRun {
       wasFlushedInCycle = true
     }
     if roll(10) == 0 { takeAnswer() }
+    if regime.changesPolicies && roll(12) == 0 { changePolicies() }
     if disk == nil && images < 40 && roll(wasFlushedInCycle ? 3 : 60) == 0 { checkCrashNow() }
   }
 
@@ -214,7 +228,9 @@ final class EventRun {
         for key in keys {
           let found = copy.get(key)?.value
           let allowed = isFlushed ? [nil] : histories[key]!.states.map { $0.visible(at: clock.now()) }
-          if !allowed.contains(found) && !(found == nil && (regime.forgets || regime == .shutdown)) {
+          if !allowed.contains(found)
+            && !(found == nil && (regime.forgets || regime == .shutdown || histories[key]!.mayBeAlone))
+          {
             let names = allowed.suffix(5).map { Self.name($0) }.joined(separator: ", ")
             fail(key, "has \(Self.name(found)) after a crash in a cycle, start \(round); allowed: \(names)")
           }
@@ -264,6 +280,7 @@ final class EventRun {
     histories[key]!.states.append(state)
     histories[key]!.isLost = false
     histories[key]!.isInFile = false
+    histories[key]!.mayBeAlone = !Self.persists(policy(of: key))
     note("\(what) \(key) = \(Self.name(state.value)), expires \(state.expiresAt)")
   }
 
@@ -280,7 +297,7 @@ final class EventRun {
     let history = histories[key]!
     let expected = history.newest.visible(at: clock.now())
     if found == expected && !(history.isLost && found != nil) { return }
-    if found == nil && mayForget {
+    if found == nil && (mayForget || history.isLost) {
       lose(key)
       return
     }
@@ -320,7 +337,10 @@ final class EventRun {
         }
         uniques[unique] = found
       }
-      if let touchTo { append(key, State(value: found, expiresAt: touchTo), "touched") }
+      if let touchTo {
+        let same = histories[key]!.newest.expiresAt == touchTo
+        append(key, State(value: found, expiresAt: same ? touchTo : capped(touchTo, key)), "touched")
+      }
     case .notFound: check(key, found: nil, "get")
     case .scanning, .full, .outOfMemory, .notDurable: break
     default: fail(key, "get ended as \(outcome)")
@@ -333,19 +353,20 @@ final class EventRun {
     let outcome = bench.store(mode, key, value, expiresAt: expiresAt, onFull: makeRoom)
     // Other commands may have come between.
     let before = histories[key]!.newest.visible(at: clock.now())
+    let expires = capped(expiresAt, key)
     switch (mode, outcome) {
     case (_, .scanning), (_, .full), (_, .tooLarge), (_, .notDurable): break
     case (.set, .outOfMemory):
       // As the server does.
       remove(key)
     case (_, .outOfMemory): break
-    case (.set, .done): append(key, State(value: value, expiresAt: expiresAt), "set")
+    case (.set, .done): append(key, State(value: value, expiresAt: expires), "set")
     case (.add, .done):
       check(key, found: nil, "add")
-      append(key, State(value: value, expiresAt: expiresAt), "added")
+      append(key, State(value: value, expiresAt: expires), "added")
     case (.replace, .done):
       check(key, found: before ?? [0], "replace")
-      append(key, State(value: value, expiresAt: expiresAt), "replaced")
+      append(key, State(value: value, expiresAt: expires), "replaced")
     case (.append, .done), (.prepend, .done):
       check(key, found: before ?? [0], "append")
       let old = before ?? []
@@ -356,6 +377,10 @@ final class EventRun {
       check(key, found: nil, "replace or append")
     default: fail(key, "\(mode) ended as \(outcome)")
     }
+  }
+
+  func capped(_ expiresAt: UnixSeconds, _ key: String) -> UnixSeconds {
+    policy(of: key).expiry(expiresAt, now: clock.now())
   }
 
   func delete(_ key: String) {
@@ -426,6 +451,8 @@ final class EventRun {
   func cycle() {
     // Of a key that is not resolved it is not known which state the file has.
     let begun = histories.filter { !unresolved.contains($0.key) }.mapValues { $0.states.count - 1 }
+    let changes = settledChanges == policyChanges ? policyChanges : -1
+    let alone = histories.filter { $0.value.mayBeAlone && !$0.value.isLost && !unresolved.contains($0.key) }.keys
     note("cycle begins * ")
     inCycle = true
     wasFlushedInCycle = false
@@ -434,6 +461,10 @@ final class EventRun {
     note("cycle ends, \(succeeded) * ")
     if !succeeded && fileWorks && !isOff { fail("*", "a cycle failed") }
     if succeeded { settle(begun) }
+    // Policies that want it in the file were in force from the sweeper's turn before the cycle to its end.
+    if succeeded && changes == policyChanges {
+      for key in alone where Self.persists(policy(of: key)) { histories[key]!.mayBeAlone = false }
+    }
   }
 
   /// What was before these states is gone for good.
@@ -482,7 +513,11 @@ final class EventRun {
     isStopping = false
     bench.crash(noting: true)
     if isOff { return }
-    for key in keys { histories[key]!.states = [histories[key]!.newest] }
+    for key in keys {
+      let history = histories[key]!
+      histories[key]!.states = [history.newest]
+      histories[key]!.mayBeAlone = history.isLost || !Self.isSavedByStop(policy(of: key))
+    }
     stoppedWithFlush = pendingFlush
   }
 
@@ -498,6 +533,8 @@ final class EventRun {
     recent = nil
     wasTroubled = false
     let stepByStep = roll(3) == 0
+    if regime.changesPolicies && roll(2) == 0 { drawPolicies() }
+    settledChanges = policyChanges
     try open(scans: !stepByStep)
     note("start * ")
     let pending = bench.cache.store!.pendingFlushAt
@@ -534,12 +571,14 @@ final class EventRun {
     let now = clock.now()
     let states = histories[key]!.states
     let same = states.filter { $0.visible(at: now) == found }
-    let mayMiss = (regime.forgets || regime == .shutdown) && !histories[key]!.isInFile
+    let mayMiss = (regime.forgets || regime == .shutdown || histories[key]!.mayBeAlone) && !histories[key]!.isInFile
     if same.isEmpty && !(found == nil && mayMiss) {
       let allowed = states.suffix(5).map { "\(Self.name($0.value)) until \($0.expiresAt)" }.joined(separator: ", ")
       fail(key, "has \(Self.name(found)) after a start; allowed: \(allowed)")
     }
     note("found \(key) = \(Self.name(found))")
+    // What there is comes from the file.
+    histories[key]!.mayBeAlone = false
     histories[key]!.states = found == nil ? [State(value: nil)] : same.isEmpty ? [State(value: found)] : same
     if found != nil {
       // Which of several expiries it has can't be seen: it is stored anew.

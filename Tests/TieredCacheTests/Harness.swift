@@ -40,12 +40,14 @@ final class Bench {
   let inbox = Inbox()
   private let reader: ColdReader?
   private var isStopped = false
+  /// By policy, items may be in RAM alone or unsaved without waiting for the writer.
+  private(set) var mayKeepAlone = false
 
   init(
     path: String?, clock: ServerClock = ServerClock(standingAt: 1_000_000), memory: Int = 4 << 20,
     durability: Durability = .interval, coldLimit: Int64 = 64 << 20, scans: Bool = true,
     demoteAfter: UInt32? = nil, writeBudget: Int64? = nil, slowDisk: SlowDiskPolicy = .wait,
-    vfs: String? = nil
+    policy: KeyPolicy = KeyPolicy(), rules: [PrefixRule] = [], vfs: String? = nil
   ) throws {
     self.path = path
     self.clock = clock
@@ -54,7 +56,10 @@ final class Bench {
     options.threads = 1
     options.hashSeed = 42
     options.clock = clock
-    options.durability = durability
+    options.policy = policy
+    if durability != .interval { options.durability = durability }
+    options.rules = rules
+    mayKeepAlone = policy != KeyPolicy() || !rules.isEmpty
     options.startsThreads = false
     options.demoteAfterSeconds = demoteAfter
     options.admission.writeBudget = writeBudget
@@ -80,6 +85,13 @@ final class Bench {
   }
 
   var now: UnixSeconds { clock.now() }
+
+  /// `settles`: what is in RAM is brought to where they want it, as the sweeper does.
+  func setPolicies(_ standard: KeyPolicy = KeyPolicy(), _ rules: [PrefixRule] = [], settles: Bool = true) {
+    mayKeepAlone = true
+    cache.setPolicies(standard: standard, rules: rules)
+    if settles { cache.sweepOnce(now: now) }
+  }
 
   func scan() throws {
     guard let store = cache.store else { return }

@@ -14,7 +14,9 @@ extension Bench {
         usedBytes += state.hot.usedBytes
         do {
           try state.hot.verify(hasher: cache.hasher, sweep: state.sweep)
-          try state.verify(now: now, hasColdTier: cache.store != nil, queues: cache.options.durability != .shutdown)
+          try state.verify(
+            now: now, hasColdTier: cache.store != nil, queues: cache.options.durability != .shutdown && !mayKeepAlone,
+            mayKeepAlone: mayKeepAlone)
           return nil
         } catch {
           return "shard \(i): \(error)"
@@ -35,14 +37,16 @@ extension ShardState {
   /// Checks that each key is in one state of the table in docs/design.md (How the tiers work together), that what is
   /// unsaved is on its way to the file, and the accounts of both.
   /// `queues`: unsaved items are queued at once (durability interval and always).
-  func verify(now: UnixSeconds, hasColdTier: Bool, queues: Bool) throws(Violation) {
+  /// `mayKeepAlone`: a clean item may have no row because of its policy.
+  func verify(now: UnixSeconds, hasColdTier: Bool, queues: Bool, mayKeepAlone: Bool) throws(Violation) {
     var queued: [UInt64: Int] = [:]
     for i in 0..<unsavedQueue.count { queued[unsavedQueue[i], default: 0] += 1 }
     // Rows that went before their items did.
     let refused = counters.refusedByFile + counters.refusedOverBudget
-    let isMissingRows = counters.coldEvictions + refused + counters.coldMissing > 0
+    let isMissingRows = mayKeepAlone || counters.coldEvictions + refused + counters.coldMissing > 0
     var count = 0
     var bytes = 0
+    var late = 0
     var first: String?
     hot.visit { item in
       let hash = hasher.hash(item.key, item.keyLength)
@@ -56,6 +60,7 @@ extension ShardState {
       if state.contains(.unsaved) {
         count += 1
         bytes += Self.weight(item)
+        late += Self.lateWeight(item)
         require(hasColdTier, "unsaved without a cold tier")
         // The entry that a flushed item may have is that of nobody: the index began anew.
         require(entry == nil || !isOfEpoch, "unsaved, and in the cold index")
@@ -63,7 +68,8 @@ extension ShardState {
           !queues || !isOfEpoch || !state.isDisjoint(with: [.queued, .inFlight]), "unsaved, and nobody is to write it")
       } else {
         require(!state.contains(.inFlight), "in flight, but not unsaved")
-        require(!hasColdTier || state.contains(.mayHaveRow) || refused > 0, "clean, but was never written")
+        require(
+          !hasColdTier || state.contains(.mayHaveRow) || refused > 0 || mayKeepAlone, "clean, but was never written")
         require(entry == nil || state.contains(.mayHaveRow), "in RAM alone, and in the cold index")
         require(
           entry != nil || !hasColdTier || isMissingRows || !hot.isLive(item, at: now),
@@ -72,6 +78,7 @@ extension ShardState {
       require(!state.contains(.queued) || queued[hash] != nil, "is marked as queued, and is not")
     }
     if let first { throw Violation(first) }
+    if late != lateBytes { throw Violation("\(lateBytes) bytes of late items counted, \(late) found") }
     if count != unsavedCount || bytes != unsavedBytes {
       throw Violation("\(unsavedCount) unsaved items of \(unsavedBytes) bytes counted, \(count) of \(bytes) found")
     }
