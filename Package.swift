@@ -44,14 +44,15 @@ let package = Package(
       dependencies: [
         "CacheCore", "ColdTier", "MemcachedProtocol", .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: hot),
+    .target(name: "Advice", dependencies: ["CacheCore", "HotTier"], swiftSettings: common),
     .target(
       name: "TieredCache",
-      dependencies: ["CacheCore", "HotTier", "ColdTier", .product(name: "Logging", package: "swift-log")],
+      dependencies: ["CacheCore", "HotTier", "ColdTier", "Advice", .product(name: "Logging", package: "swift-log")],
       swiftSettings: hot),
     .target(
       name: "Server",
       dependencies: [
-        "CSystem", "CacheCore", "HotTier", "ColdTier", "TieredCache", "MemcachedProtocol", "Settings",
+        "CSystem", "CacheCore", "HotTier", "ColdTier", "Advice", "TieredCache", "MemcachedProtocol", "Settings",
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: hot),
     .executableTarget(
@@ -68,6 +69,7 @@ let package = Package(
     .testTarget(name: "CacheCoreTests", dependencies: ["CacheCore"], swiftSettings: common),
     .testTarget(name: "SQLiteTests", dependencies: ["SQLite"], swiftSettings: common),
     .testTarget(name: "HotTierTests", dependencies: ["HotTier", "CacheCore"], swiftSettings: common),
+    .testTarget(name: "AdviceTests", dependencies: ["Advice", "HotTier", "CacheCore"], swiftSettings: common),
     .target(
       name: "FuzzProperties", dependencies: ["MemcachedProtocol"], path: "Tests/Fuzz/Properties",
       swiftSettings: common),
@@ -89,7 +91,7 @@ let package = Package(
     .testTarget(
       name: "TieredCacheTests",
       dependencies: [
-        "TieredCache", "CacheCore", "HotTier", "ColdTier", "SQLiteFaults",
+        "TieredCache", "CacheCore", "HotTier", "ColdTier", "Advice", "SQLiteFaults",
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .testTarget(

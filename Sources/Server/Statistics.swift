@@ -82,6 +82,7 @@ extension WorkerState {
     case .items: items(&list)
     case .slabs: slabs(&list)
     case .tiers: tiers(&list)
+    case .advice: advice(&list)
     case .sizes: sizes(&list)
     case .extstore: extstore(&list)
     case .reset:

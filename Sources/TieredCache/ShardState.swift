@@ -40,11 +40,13 @@ package struct ShardState: ~Copyable {
   var sweep = SweepCursor()
   var coldSweep = 0
   package var counters = TierCounters()
+  var sampling: OperationBuffer
 
   init(
     hot: consuming HotShard, cold: consuming ColdIndex, firstCAS: UInt64, casStep: UInt64,
-    hasher: KeyHasher
+    hasher: KeyHasher, sampling: consuming OperationBuffer
   ) {
+    self.sampling = sampling
     self.hot = hot
     self.cold = cold
     nextCAS = firstCAS
@@ -201,6 +203,10 @@ package struct TierCounters: Sendable {
   package var promotions: UInt64 = 0
   package var demotions: UInt64 = 0
   package var coldHits: UInt64 = 0
+  /// Of these, those that the counters by class count as well, as reads of the item that was promoted.
+  package var coldHitsByClass: UInt64 = 0
+  /// Reads that found nothing.
+  package var misses: UInt64 = 0
   package var coldStale: UInt64 = 0
   /// Rows that the index named and the file did not have, or not whole.
   package var coldMissing: UInt64 = 0
@@ -220,6 +226,8 @@ package struct TierCounters: Sendable {
     a.promotions += b.promotions
     a.demotions += b.demotions
     a.coldHits += b.coldHits
+    a.coldHitsByClass += b.coldHitsByClass
+    a.misses += b.misses
     a.coldStale += b.coldStale
     a.coldMissing += b.coldMissing
     a.rowsWritten += b.rowsWritten

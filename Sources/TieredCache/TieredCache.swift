@@ -1,3 +1,4 @@
+import Advice
 import CacheCore
 import ColdTier
 import HotTier
@@ -117,6 +118,7 @@ package final class TieredCache: Sendable {
   let sweepStart = Atomic<Int>(0)
   /// Whether the file takes writes. While it does not, unsaved items may be dropped.
   let coldWritable = Atomic<Bool>(true)
+  let sampling: Sampling
   /// Entries for which a cold index of a shard has address space.
   let coldIndexMaximum: Int
 
@@ -129,23 +131,16 @@ package final class TieredCache: Sendable {
     var threads: [WorkerThread] = []
   }
 
-  package static let maximumShards = 256
-
   package init(_ options: TieredCacheOptions, logger: Logger) throws(ColdError) {
     self.options = options
     self.logger = logger
     clock = options.clock
     hasher = KeyHasher(seed: options.hashSeed)
-    // About four shards a thread, each with at least 4 MiB, so that each has enough to choose from.
-    var count = 1
-    while count < options.threads * 4 && count < Self.maximumShards && options.hotMemory / (count * 2) >= 4 << 20 {
-      count *= 2
-    }
+    let shape = HotTierShape(memory: options.hotMemory, threads: options.threads)
+    let count = shape.shardCount
     shardCount = count
     shardMask = UInt64(count - 1)
-    // About 64 segments a shard, of 64 KiB to 1 MiB.
-    var segment = 64 << 10
-    while segment < 1 << 20 && options.hotMemory / count / 64 >= segment * 2 { segment *= 2 }
+    let segment = shape.segmentBytes
     pool = SegmentPool(limit: options.hotMemory, segmentBytes: segment, tracksSizes: options.tracksSizes)
     unsavedLimit.store(Self.unsavedLimit(options.hotMemory, shards: count, segment: segment), ordering: .relaxed)
 
@@ -164,6 +159,11 @@ package final class TieredCache: Sendable {
       epoch += 1
       pendingFlushAt = 0
     }
+    sampling = Sampling(
+      HotTierSettings(
+        memory: options.hotMemory, threads: options.threads, policy: EvictionPolicy(options.evictionPolicy),
+        favorsSmall: options.favorsSmall, hasFile: store != nil, promoteAfter: options.promoteAfter),
+      shards: count, epoch: epoch, now: options.clock.now())
     shards = .allocate(capacity: count)
     // Address space for as many of the smallest items as the limit may ever be raised to.
     let maximumHot = max(options.hotMemory / 48 / count * Self.largestRaise, 1 << 16)
@@ -172,7 +172,7 @@ package final class TieredCache: Sendable {
         hot: HotShard(
           pool: pool, number: i, maximumCount: maximumHot, policy: EvictionPolicy(options.evictionPolicy)),
         cold: ColdIndex(maximumCount: coldIndexMaximum), firstCAS: firstCAS + UInt64(i), casStep: UInt64(count),
-        hasher: hasher)
+        hasher: hasher, sampling: OperationBuffer(capacity: sampling.bufferCapacity, threshold: sampling.threshold))
       state.epoch = epoch
       state.hot.epoch = UInt16(truncatingIfNeeded: epoch & 63)
       if let store, store.newestSequence > 0 { state.shadow = [] }
@@ -269,6 +269,7 @@ package final class TieredCache: Sendable {
         if let sighting = self.sighting(key, now: now, answer: nil, &state) { self.noteRead(key, sighting, .done) }
         self.noteUse(item, key.hash, now, &state)
         if let touchTo { self.setExpiry(item, touchTo, key.hash, &state) }
+        self.sampleRead(.hotHit, item, key.hash, &state)
         body(item)
         return .done
       }
@@ -276,6 +277,7 @@ package final class TieredCache: Sendable {
       let sighting = self.sighting(key, now: now, answer: answer, &state)
       let outcome = self.readBelow(key, now: now, touchTo: touchTo, answer: answer, &state, body)
       self.noteRead(key, sighting, outcome)
+      if case .notFound = outcome { self.sampleMiss(key.hash, &state) }
       return outcome
     }
     if !frees.isEmpty { frees.release() }
@@ -331,6 +333,7 @@ package final class TieredCache: Sendable {
     case .unread(let sequence): return .cold(sequence: sequence)
     case .unknown: return .scanning
     case .row(let row):
+      sampleRead(.coldHit, row.item, key.hash, &state)
       let isPopular = noteColdHit(key.hash, &state)
       if touchTo != nil || isPopular, let item = promote(row, key, now: now, &state) {
         if let touchTo { setExpiry(item, touchTo, key.hash, &state) }

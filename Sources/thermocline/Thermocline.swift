@@ -15,6 +15,7 @@ private let licences = """
 /// Each with its line of -h.
 let otherCommands: [(name: String, use: String)] = [
   ("check-config", "check-config <file>     say whether a config file is acceptable"),
+  ("advise", "advise <server>         what more or less RAM or a bigger file would bring a running server"),
   ("inspect", "inspect <file>          what the file of a cold tier holds"),
   ("verify", "verify <file>           whether it is sound"),
   ("backup", "backup <file> <copy>    a consistent copy, also of a running server's file"),
@@ -31,7 +32,8 @@ struct Thermocline: ParsableCommand {
     abstract: "A cache server that speaks the memcached protocol and keeps what it knows over a restart.",
     version: versionLine,
     subcommands: [
-      Serve.self, CheckConfig.self, Inspect.self, Verify.self, Export.self, Import.self, Compact.self, Backup.self,
+      Serve.self, CheckConfig.self, Advise.self, Inspect.self, Verify.self, Export.self, Import.self, Compact.self,
+      Backup.self,
     ],
     defaultSubcommand: Serve.self)
 

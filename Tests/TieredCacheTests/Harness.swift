@@ -44,7 +44,7 @@ final class Bench {
   init(
     path: String?, clock: ServerClock = ServerClock(standingAt: 1_000_000), memory: Int = 4 << 20,
     durability: Durability = .interval, coldLimit: Int64 = 64 << 20, scans: Bool = true,
-    demoteAfter: UInt32? = nil, vfs: String? = nil
+    demoteAfter: UInt32? = nil, vfs: String? = nil, policy: EvictionPolicy.Name = .s3fifo
   ) throws {
     self.path = path
     self.clock = clock
@@ -52,6 +52,7 @@ final class Bench {
     options.hotMemory = memory
     options.threads = 1
     options.hashSeed = 42
+    options.evictionPolicy = policy
     options.clock = clock
     options.durability = durability
     options.startsThreads = false

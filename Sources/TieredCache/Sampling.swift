@@ -1,0 +1,300 @@
+import Advice
+import CacheCore
+import Glibc
+import HotTier
+
+/// Feeds the estimates of what more or less memory would buy (`Advice`) with operations on a sample of the keys. Each
+/// shard puts them into a buffer of its own, and the sweeper takes them out, four times a second.
+///
+/// Bounded: memory is fixed, about 1 MiB with the buffers; and so is the work, since fewer keys are sampled
+/// when more operations come than are to be looked at.
+final class Sampling: Sendable {
+  struct State: ~Copyable {
+    var hot: HotTierEstimator
+    /// Without a file it samples no keys.
+    var file: FileEstimator
+    let hasFile: Bool
+    let scratch: UnsafeMutablePointer<SampledOperation>
+    var epoch: UInt64 = 0
+    var reads = ReadCounts()
+    var rounds = 0
+    /// Rounds in a row in which more came than should.
+    var busyRounds = 0
+    /// Operations of the last rounds.
+    var recentOperations = 0
+    var dropped: UInt64 = 0
+    var nanoseconds: UInt64 = 0
+    /// When the tally began.
+    var beganAt: UnixSeconds
+    var readsSinceBegin: UInt64 = 0
+    var promotionsSinceBegin: UInt64 = 0
+
+    deinit { scratch.deallocate() }
+
+    /// Keys whose draw is below it are of use to one of the estimates.
+    var threshold: UInt32 { max(hot.sample.threshold, file.sample.threshold) }
+
+    /// What the shards have counted by now.
+    mutating func take(_ counts: ReadCounts) {
+      let new = counts.since(reads)
+      reads = counts
+      readsSinceBegin += new.reads
+      promotionsSinceBegin += new.promotions
+      hot.count(reads: new.reads, hotHits: new.hotHits)
+      file.count(reads: new.reads)
+    }
+
+    mutating func note(operations: Int) {
+      recentOperations += operations
+      busyRounds = operations > Sampling.operationsPerRound ? busyRounds + 1 : 0
+      if busyRounds < Sampling.roundsPerSecond { return }
+      // For a whole second: fewer keys, so that about half of what is enough comes.
+      busyRounds = 0
+      let share = Double(Sampling.operationsPerRound) / Double(operations) / 2
+      hot.lower(to: KeySample(rate: hot.sample.rate * share))
+      file.lower(to: hot.sample)
+    }
+
+    /// Begins anew if the tier is another one by now, or if far more keys could be followed.
+    mutating func suit(_ settings: HotTierSettings, now: UnixSeconds) {
+      if settings != hot.settings {
+        hot.restart(settings, sample: hot.sample)
+        restartTally(now: now)
+      }
+      let isMinute = rounds % (60 * Sampling.roundsPerSecond) == 0
+      if !isMinute { return }
+      let operations = recentOperations / 60 / Sampling.roundsPerSecond
+      recentOperations = 0
+      // Few keys, and yet memory is full: they are large, or were many once.
+      if hot.presentIsFull && hot.keyCount * 8 < HotTierEstimator.defaultKeys && hot.sample.rate < 1
+        && operations * 8 < Sampling.operationsPerRound
+      {
+        hot.restart(settings, sample: KeySample(rate: hot.sample.rate * 4))
+        restartTally(now: now)
+      }
+    }
+
+    /// Counts from now on alone; what is known of the keys stays.
+    mutating func restartTally(now: UnixSeconds) {
+      hot.restartTally()
+      file.restartTally()
+      beganAt = now
+      readsSinceBegin = 0
+      promotionsSinceBegin = 0
+    }
+  }
+
+  /// Of all shards, since the last `stats reset`.
+  struct ReadCounts {
+    var hotHits: UInt64 = 0
+    var coldHits: UInt64 = 0
+    var misses: UInt64 = 0
+    var promotions: UInt64 = 0
+    var coldEvictions: UInt64 = 0
+    var reads: UInt64 { hotHits + coldHits + misses }
+
+    /// What came since; all of it if the counters began anew meanwhile.
+    func since(_ before: ReadCounts) -> ReadCounts {
+      if reads < before.reads { return self }
+      return ReadCounts(
+        hotHits: hotHits &- min(hotHits, before.hotHits), coldHits: coldHits &- min(coldHits, before.coldHits),
+        misses: misses &- min(misses, before.misses), promotions: promotions &- min(promotions, before.promotions))
+    }
+  }
+
+  /// Which share of the keys is sampled at first, and at most unless their operations are few.
+  private static let firstRate = 1.0 / 16
+  /// Operations of a round that are enough. A round is a quarter of a second.
+  fileprivate static let operationsPerRound = 1024
+  fileprivate static let roundsPerSecond = 4
+
+  fileprivate let state: Lock<State>
+  let bufferCapacity: Int
+  private let byteCountOfBuffers: Int
+
+  init(_ settings: HotTierSettings, shards: Int, epoch: UInt64, now: UnixSeconds) {
+    bufferCapacity = min(max(6144 / shards, 32), 3072)
+    byteCountOfBuffers =
+      OperationBuffer.byteCount(capacity: bufferCapacity) * shards
+      + bufferCapacity * MemoryLayout<SampledOperation>.stride
+    let sample = KeySample(rate: Self.firstRate)
+    let scratch = UnsafeMutablePointer<SampledOperation>.allocate(capacity: bufferCapacity)
+    scratch.initialize(repeating: SampledOperation(.miss, hash: 0), count: bufferCapacity)
+    state = Lock(
+      State(
+        hot: HotTierEstimator(settings, sample: sample),
+        file: settings.hasFile
+          ? FileEstimator(sample: sample) : FileEstimator(sample: KeySample(threshold: 0), keys: 1),
+        hasFile: settings.hasFile, scratch: scratch, epoch: epoch, beganAt: now))
+  }
+
+  /// Keys whose draw is below it are sampled.
+  var threshold: UInt32 { state.withLock { $0.threshold } }
+
+  /// Bytes of all buffers and tables.
+  var byteCount: Int { state.withLock { $0.hot.byteCount + $0.file.byteCount } + byteCountOfBuffers }
+
+  /// Counts from now on alone; what is known of the keys stays.
+  func restartTally(now: UnixSeconds) {
+    state.withLock { state in
+      state.restartTally(now: now)
+      state.reads = ReadCounts()
+      state.dropped = 0
+      state.nanoseconds = 0
+    }
+  }
+}
+
+extension TieredCache {
+  /// The hot tier as it is set now.
+  var sampledSettings: HotTierSettings {
+    HotTierSettings(
+      memory: pool.limitBytes, threads: options.threads, policy: EvictionPolicy(options.evictionPolicy),
+      favorsSmall: options.favorsSmall, hasFile: store != nil, promoteAfter: options.promoteAfter)
+  }
+
+  /// One round: takes what the shards have put into their buffers, and lets the estimates have it.
+  package func drainSamples(now: UnixSeconds) {
+    let begin = processorNanoseconds()
+    sampling.state.withLock { sampling in
+      if sampling.rounds % Sampling.roundsPerSecond == 0 { adapt(&sampling, now: now) }
+      sampling.rounds += 1
+      let log = logPosition
+      var operations = 0
+      for i in 0..<shardCount {
+        let threshold = sampling.threshold
+        let scratch = sampling.scratch
+        let (taken, epoch) = (shards + i).withLock { state in
+          state.sampling.threshold = threshold
+          return (state.sampling.take(scratch), state.epoch)
+        }
+        if epoch > sampling.epoch {
+          sampling.epoch = epoch
+          sampling.hot.flush()
+          sampling.file.flush()
+        }
+        operations += taken.count + taken.dropped
+        sampling.dropped += UInt64(taken.dropped)
+        let weight = taken.count > 0 ? Double(taken.count + taken.dropped) / Double(taken.count) : 1
+        for number in 0..<taken.count {
+          sampling.hot.apply(scratch[number], weight: weight, now: now)
+          sampling.file.apply(
+            scratch[number], written: log.written, span: log.span, isFull: sampling.reads.coldEvictions > 0,
+            weight: weight, now: now)
+        }
+      }
+      sampling.note(operations: operations)
+      sampling.nanoseconds += processorNanoseconds() &- begin
+    }
+  }
+
+  /// Once a second: how many reads there were, and whether the sample still suits.
+  private func adapt(_ sampling: inout Sampling.State, now: UnixSeconds) {
+    var counts = Sampling.ReadCounts()
+    for i in 0..<shardCount {
+      (shards + i).withLock { state in
+        for number in 0...SizeClasses.count {
+          counts.hotHits += state.hot.sizes[number].getHits + state.hot.sizes[number].touchHits
+        }
+        counts.hotHits -= state.counters.coldHitsByClass
+        counts.coldHits += state.counters.coldHits
+        counts.misses += state.counters.misses
+        counts.promotions += state.counters.promotions
+        counts.coldEvictions += state.counters.coldEvictions
+      }
+    }
+    sampling.take(counts)
+    sampling.suit(sampledSettings, now: now)
+  }
+
+  /// Bytes that were ever written to the file, and that it holds now.
+  private var logPosition: (written: UInt64, span: UInt64) {
+    guard let store, let writeBehind else { return (0, 0) }
+    return (writeBehind.bytesWritten.load(ordering: .relaxed), UInt64(max(store.statistics.usedBytes, 0)))
+  }
+
+  /// What more or less memory, a larger file or another rule of promotion would bring; nil: too little is known yet.
+  package func advice(now: UnixSeconds) -> AdviceReport? {
+    drainSamples(now: now)
+    let taken = pool.takenBytes
+    let limit = Int(options.cold?.limit ?? 0)
+    let figures: AdviceFigures? = sampling.state.withLock { sampling in
+      guard let ratios = sampling.hot.hitRatios else { return nil }
+      let seconds = Double(max(now - min(now, sampling.beganAt), 1))
+      var figures = AdviceFigures(
+        memory: sampling.hot.settings.memory, memoryTaken: taken, hitRatios: ratios,
+        readsPerSecond: Double(sampling.readsSinceBegin) / seconds)
+      if sampling.hasFile {
+        let tally = sampling.file.tally
+        figures.file = AdviceFigures.File(
+          limit: limit, isFull: sampling.reads.coldEvictions > 0, lost: tally.lost.map { $0 / max(tally.reads, 1) },
+          sampledLost: tally.sampledMisses, promoteAfter: options.promoteAfter,
+          promotionsPerSecond: Double(sampling.promotionsSinceBegin) / seconds,
+          otherPromotion: sampling.hot.otherPromotion)
+      }
+      return figures
+    }
+    return figures?.report
+  }
+
+  /// What the estimates are made of, for `stats advice`.
+  package struct SamplingStatistics {
+    /// Of the keys, those that are sampled: 0...1.
+    package var rate: Double
+    package var keys: Int
+    /// Sampled reads that the estimates count.
+    package var reads: Int
+    /// Operations that found their shard's buffer full.
+    package var dropped: UInt64
+    package var bytes: Int
+    /// Of the processor, for taking and looking at them.
+    package var nanoseconds: UInt64
+  }
+
+  package var samplingStatistics: SamplingStatistics {
+    let bytes = sampling.byteCount
+    return sampling.state.withLock {
+      SamplingStatistics(
+        rate: $0.hot.sample.rate, keys: $0.hot.keyCount, reads: $0.hot.tally.sampledReads, dropped: $0.dropped,
+        bytes: bytes, nanoseconds: $0.nanoseconds)
+    }
+  }
+
+  private func processorNanoseconds() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+  }
+
+  // MARK: What a shard hands over, under its lock
+
+  /// A read that found an item: in RAM, or a row of the file.
+  @inline(__always)
+  func sampleRead(_ kind: SampledOperation.Kind, _ item: Item, _ hash: UInt64, _ state: inout ShardState) {
+    if state.sampling.samples(hash) { addSample(kind, item, hash, &state) }
+  }
+
+  /// A read that found nothing.
+  @inline(__always)
+  func sampleMiss(_ hash: UInt64, _ state: inout ShardState) {
+    state.counters.misses += 1
+    if state.sampling.samples(hash) { state.sampling.add(.miss, hash) }
+  }
+
+  /// An item has a new value. `old`: there was one in RAM before.
+  @inline(__always)
+  func sampleStore(_ item: Item, isNew: Bool, _ hash: UInt64, _ state: inout ShardState) {
+    if state.sampling.samples(hash) { addSample(isNew ? .stored : .replaced, item, hash, &state) }
+  }
+
+  @inline(__always)
+  func sampleDeletion(_ hash: UInt64, _ state: inout ShardState) {
+    if state.sampling.samples(hash) { state.sampling.add(.deleted, hash) }
+  }
+
+  @inline(never)
+  private func addSample(_ kind: SampledOperation.Kind, _ item: Item, _ hash: UInt64, _ state: inout ShardState) {
+    state.sampling.add(
+      kind, hash, bytes: item.recordBytes + (item.isLarge ? item.block.byteCount : 0), expiresAt: item.expiresAt)
+  }
+}
