@@ -49,10 +49,11 @@ ASAN_FLAGS := --sanitize=address --scratch-path $(ASAN_BUILD)
 IMPORT_CHECK := --explicit-target-dependency-import-check error
 
 # What the toolchain and SwiftPM need to run, to fetch packages, to compile and to link; and SQLite.
-BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev libsqlite3-dev \
+BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev libsqlite3-dev libssl-dev \
   libcurl4-openssl-dev libxml2-dev libncurses-dev zlib1g-dev
-# What the integration tests compare with, what they run in, and what counts instructions.
-TEST_PACKAGES := memcached libmemcached-tools python3 python3-venv valgrind
+# What the integration tests compare with, what they run in, what counts instructions, what looks at the page for
+# administrators and (promtool, of prometheus) at its metrics.
+TEST_PACKAGES := memcached libmemcached-tools openssl python3 python3-venv valgrind chromium prometheus
 
 .PHONY: help run build test unit integration fuzz sanitize sanitize-address sanitize-thread lint format soak bench \
         clean swift-present build-packages test-packages
@@ -86,7 +87,8 @@ soak: build test-packages $(VENV)/installed ## the long form of the tests: more 
 	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests'
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
 
-bench: build test-packages ## compare with memcached side by side: items that fit, misses, memory, expiry, large values (MEMCACHED=)
+bench: build test-packages ## compare with memcached side by side: rates and processor time, items that fit, misses, memory, expiry, large values (MEMCACHED=)
+	.build/release/Benchmarks compare --memcached $(MEMCACHED)
 	.build/release/Benchmarks room --memcached $(MEMCACHED)
 	.build/release/Benchmarks hit-ratio --memcached $(MEMCACHED)
 	.build/release/Benchmarks memory --memcached $(MEMCACHED)

@@ -23,18 +23,22 @@ let package = Package(
     .systemLibrary(
       name: "CSQLite", path: "Sources/CSQLite", pkgConfig: "sqlite3",
       providers: [.apt(["libsqlite3-dev"])]),
+    .systemLibrary(
+      name: "COpenSSL", path: "Sources/COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
     .systemLibrary(name: "CSystem", path: "Sources/CSystem"),
     .target(
       name: "Migrations", path: "migrations", exclude: ["README.md"],
       resources: [.embedInCode("m0001_create_items.sql"), .embedInCode("m0002_create_views.sql")], swiftSettings: common
     ),
     .target(name: "CacheCore", dependencies: ["CSystem"], swiftSettings: hot),
+    .target(name: "Metrics", swiftSettings: hot),
     .target(name: "SQLite", dependencies: ["CSQLite"], swiftSettings: hot),
     .target(name: "HotTier", dependencies: ["CSystem", "CacheCore"], swiftSettings: hot),
     .target(name: "MemcachedProtocol", dependencies: ["CacheCore"], swiftSettings: hot),
     .target(
       name: "Settings", dependencies: ["CacheCore", .product(name: "Yams", package: "Yams")],
       swiftSettings: common),
+    .target(name: "TLS", dependencies: ["COpenSSL", "CacheCore"], swiftSettings: hot),
     .target(
       name: "ColdTier",
       dependencies: ["CacheCore", "SQLite", "Migrations", .product(name: "Logging", package: "swift-log")],
@@ -52,18 +56,26 @@ let package = Package(
     .target(
       name: "Server",
       dependencies: [
-        "CSystem", "CacheCore", "HotTier", "ColdTier", "Advice", "TieredCache", "MemcachedProtocol", "Settings",
-        .product(name: "Logging", package: "swift-log"),
+        "CSystem", "CacheCore", "HotTier", "ColdTier", "Advice", "TieredCache", "MemcachedProtocol", "Metrics",
+        "Settings", "TLS", .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: hot),
+    .target(
+      name: "Admin",
+      dependencies: ["CSystem", "CacheCore", "Metrics", .product(name: "Logging", package: "swift-log")],
+      resources: [
+        .embedInCode("Page/dashboard.html"), .embedInCode("Page/dashboard.css"), .embedInCode("Page/dashboard.js"),
+      ],
+      swiftSettings: common),
     .executableTarget(
       name: "thermocline",
       dependencies: [
-        "Server", "Settings", "ColdTools", "ColdTier",
+        "Admin", "Server", "Settings", "ColdTools", "ColdTier",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .executableTarget(
-      name: "Benchmarks", dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+      name: "Benchmarks",
+      dependencies: ["CSystem", .product(name: "ArgumentParser", package: "swift-argument-parser")],
       swiftSettings: common),
     .target(name: "SQLiteFaults", dependencies: ["CSQLite"], path: "Tests/SQLiteFaults", swiftSettings: common),
     .testTarget(name: "CacheCoreTests", dependencies: ["CacheCore"], swiftSettings: common),
@@ -76,6 +88,8 @@ let package = Package(
     .testTarget(
       name: "MemcachedProtocolTests", dependencies: ["MemcachedProtocol", "CacheCore", "FuzzProperties"],
       swiftSettings: common),
+    .testTarget(name: "MetricsTests", dependencies: ["Metrics"], swiftSettings: common),
+    .testTarget(name: "AdminTests", dependencies: ["Admin", "Metrics"], swiftSettings: common),
     .testTarget(name: "SettingsTests", dependencies: ["Settings"], swiftSettings: common),
     .testTarget(
       name: "ColdTierTests",

@@ -7,7 +7,7 @@ import Glibc
 struct Benchmarks: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "Benchmarks", abstract: "Compares this server with memcached, side by side.",
-    subcommands: [Room.self, HitRatio.self, MemoryUse.self, ExpiryLag.self, LargeValues.self, Advice.self])
+    subcommands: [Room.self, HitRatio.self, MemoryUse.self, ExpiryLag.self, LargeValues.self, Compare.self, Advice.self])
 }
 
 /// The two that are compared.
@@ -26,23 +26,16 @@ struct Contestants: ParsableArguments {
   ) throws -> Peer {
     let tier = cold.map { ["--cold-path", $0, "--cold-limit", "1G"] } ?? ["--no-cold"]
     return try Peer(
-      name: "thermocline", executable: Self.find(server), arguments: shared(memory) + tier + more,
+      name: "thermocline", executable: Peer.find(server), arguments: shared(memory) + tier + more,
       settings: policy.map { ["THERMOCLINE_HOT_POLICY": $0] } ?? [:])
   }
 
   func startPeer(_ more: [String] = [], memory: Int? = nil) throws -> Peer {
     let user = getuid() == 0 ? ["-u", "root"] : []
-    return try Peer(name: "memcached", executable: Self.find(memcached), arguments: shared(memory) + user + more)
+    return try Peer(name: "memcached", executable: Peer.find(memcached), arguments: shared(memory) + user + more)
   }
 
   private func shared(_ memory: Int?) -> [String] { ["-m", "\(memory ?? self.memory)", "-t", "\(threads)", "-U", "0"] }
-
-  private static func find(_ name: String) -> String {
-    if name.contains("/") { return name }
-    let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
-    return path.split(separator: ":").map { "\($0)/\(name)" }
-      .first { FileManager.default.isExecutableFile(atPath: $0) } ?? name
-  }
 }
 
 func padded(_ text: String, _ width: Int) -> String {

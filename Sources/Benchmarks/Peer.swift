@@ -13,7 +13,10 @@ final class Peer {
   private let process = Process()
 
   /// `arguments` follow the address and port; `settings` are added to the environment.
-  init(name: String, executable: String, arguments: [String], settings: [String: String] = [:]) throws {
+  init(
+    name: String, executable: String, arguments: [String], settings: [String: String] = [:],
+    niceness: Int32 = Niceness.measured
+  ) throws {
     self.name = name
     port = try Self.freePort()
     process.executableURL = URL(fileURLWithPath: executable)
@@ -21,7 +24,7 @@ final class Peer {
     process.environment = ProcessInfo.processInfo.environment.merging(settings) { $1 }
     process.standardOutput = FileHandle.nullDevice
     process.standardError = FileHandle.nullDevice
-    setNiceness(Niceness.measured)
+    setNiceness(niceness)
     defer { setNiceness(0) }
     try process.run()
     for _ in 0..<500 {
@@ -32,6 +35,14 @@ final class Peer {
       usleep(20_000)
     }
     throw BenchmarkError(description: "\(executable) does not answer on port \(port)")
+  }
+
+  /// The path of a program that is named as in a shell.
+  static func find(_ name: String) -> String {
+    if name.contains("/") { return name }
+    let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
+    return path.split(separator: ":").map { "\($0)/\(name)" }
+      .first { FileManager.default.isExecutableFile(atPath: $0) } ?? name
   }
 
   func stop() {
@@ -52,14 +63,18 @@ final class Peer {
     fclose(file)
   }
 
-  /// Seconds of processor time, of all its threads.
-  var processorSeconds: Double {
-    guard let text = try? String(contentsOfFile: "/proc/\(process.processIdentifier)/stat", encoding: .utf8),
-      let name = text.lastIndex(of: ")")
-    else { return 0 }
-    let fields = text[name...].split(separator: " ")
-    return Double((Int(fields[12]) ?? 0) + (Int(fields[13]) ?? 0)) / Double(sysconf(Int32(_SC_CLK_TCK)))
+  /// Nanoseconds of processor time, of all its threads that still live.
+  var processorNanoseconds: UInt64 {
+    let tasks = "/proc/\(process.processIdentifier)/task"
+    let threads = (try? FileManager.default.contentsOfDirectory(atPath: tasks)) ?? []
+    return threads.reduce(0) { sum, thread in
+      let text = (try? String(contentsOfFile: "\(tasks)/\(thread)/schedstat", encoding: .utf8)) ?? ""
+      return sum + (text.split(separator: " ").first.flatMap { UInt64($0) } ?? 0)
+    }
   }
+
+  /// Seconds of processor time, of all its threads that still live.
+  var processorSeconds: Double { Double(processorNanoseconds) / 1e9 }
 
   /// A line of the process's status, in bytes.
   private func memory(_ name: String) -> Int {

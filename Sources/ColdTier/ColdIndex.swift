@@ -43,6 +43,9 @@ package struct ColdIndex: ~Copyable {
   private static let oneRead: UInt64 = 1 << 62
   private static let fetchedBit: UInt64 = 1 << 61
 
+  /// As many as all the RAM of this machine takes.
+  package static var mostEntries: Int { sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)) / 16 }
+
   /// `maximumCount`: entries for which address space is reserved; memory is taken as it fills.
   package init(maximumCount: Int) {
     reserved = maximumCount * 2 + Self.overhang + 4096

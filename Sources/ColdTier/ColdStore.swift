@@ -20,18 +20,6 @@ package struct ColdOptions: Sendable {
     self.synchronousFull = synchronousFull
     self.vfs = vfs
   }
-
-  /// The WAL is checkpointed and begun anew when it passes this.
-  var walTarget: Int64 { min(64 << 20, limit / 8) }
-  /// Bytes of rows per transaction; one row may be more.
-  var transactionBytes: Int64 { max(min(1 << 20, walTarget / 2), 64 << 10) }
-  /// What the WAL may take, at most: it passes its target by a transaction or two, and the largest row
-  /// has to fit.
-  var walReserve: Int64 { max(walTarget, maximumRowBytes + maximumRowBytes / 8) + transactionBytes * 4 }
-  /// What the database file itself may take.
-  var fileLimit: Int64 { limit - walReserve }
-  /// Larger rows are not taken: a sixteenth of the limit, and not more than SQLite takes.
-  package var maximumRowBytes: Int64 { min(max(limit / 16, 64 << 10), 999_000_000) }
 }
 
 package struct ColdStatistics: Sendable {
@@ -76,6 +64,7 @@ package final class ColdStore: Sendable {
   private let isMarked = Atomic<Bool>(false)
   /// As of the writer's last batch.
   let usedBytes = Atomic<Int64>(0)
+  private let limit: Atomic<Int64>
 
   /// Opens the file, or begins one. A file that is damaged as far as a quick look tells, or that the
   /// writer found damaged the last time, is renamed and an empty one takes its place.
@@ -135,6 +124,7 @@ package final class ColdStore: Sendable {
     _ options: ColdOptions, _ path: String, logger: Logger, lock: Int32, renamed: String?
   ) throws(ColdError) {
     self.options = options
+    limit = Atomic(options.limit)
     self.path = path
     self.logger = logger
     lockDescriptor = Atomic(lock)
@@ -390,6 +380,15 @@ package final class ColdStore: Sendable {
       fileBytes: Self.size(path), walBytes: Self.size(path + "-wal"),
       usedBytes: usedBytes.load(ordering: .relaxed), checkpoints: done, checkpointErrors: errors)
   }
+
+  /// What the limit of this moment allows.
+  var bounds: ColdBounds { ColdBounds(limit: currentLimit) }
+  /// Bytes that the file and its WAL may take together.
+  package var currentLimit: Int64 { limit.load(ordering: .relaxed) }
+
+  /// Another limit, for the writer to follow: a higher one holds from its next write on, to a lower one it comes
+  /// step by step (`ColdWriter.fit`).
+  package func setLimit(_ bytes: Int64) { limit.store(bytes, ordering: .relaxed) }
 
   // MARK: Parts
 

@@ -44,10 +44,16 @@ package final class ColdWriter: @unchecked Sendable {
   private let commit: Statement
   private var nextSequence: UInt64
   private var mustReserveCAS: Bool
+  /// Bytes of rows that may still be kept (appended again) although they are among the oldest.
+  package var rewriteAllowance = Int64.max
   /// The first sequence of the call under way: from here on nothing is judged, since the caller knows
   /// nothing of these rows yet.
   private var firstOfCall: UInt64 = 0
-  private let maximumPages: Int64
+  /// By the limit as it was at the last call.
+  private var bounds: ColdBounds
+  /// What the database file may take now; above `bounds.fileLimit` while it comes down to a lowered limit. 0: not
+  /// known before the first call.
+  private var fileLimit: Int64 = 0
   private let walBytesBeforeFirstCommit: Int64
   /// Bytes in the WAL from which the next attempt to begin it anew is made.
   private var restartWALAt: Int64
@@ -71,14 +77,12 @@ package final class ColdWriter: @unchecked Sendable {
     self.connection = connection
     nextSequence = newest + 1
     mustReserveCAS = store.casReservationIsPending
-    maximumPages = max(options.fileLimit / SQL.pageSize, 16)
-    restartWALAt = options.walTarget
+    bounds = store.bounds
+    restartWALAt = bounds.walTarget
     walBytesBeforeFirstCommit = ColdStore.size(store.path + "-wal")
     connection.countWALFrames()
-    let maximum = maximumPages
     (insert, oldest, readRow, deleteBelow, pageCount, freePages, begin, commit) = try translating {
       () throws(SQLiteError) in
-      try connection.execute(SQL.maximumPages(maximum))
       return (
         try Statement(connection, SQL.insert), try Statement(connection, SQL.oldest),
         try Statement(connection, SQL.read), try Statement(connection, SQL.deleteBelow),
@@ -96,7 +100,7 @@ package final class ColdWriter: @unchecked Sendable {
   /// `moved`: rows that were appended again, after their commit and before the old ones are deleted, so
   /// that a reader finds one or the other.
   ///
-  /// A record of more than `ColdOptions.maximumRowBytes` is left out (its sequence is 0), and nothing
+  /// A record of more than a sixteenth of the limit is left out (its sequence is 0), and nothing
   /// has to go for it. No row of a call has to go for another one of it: a call of more than the file
   /// takes fails.
   ///
@@ -107,6 +111,7 @@ package final class ColdWriter: @unchecked Sendable {
     judge: (_ hash: UInt64, _ sequence: UInt64, _ mayKeep: Bool) -> OldRowFate,
     moved: ([Move]) -> Void
   ) throws(ColdError) -> Outcome {
+    try followLimit()
     var sequences = [UInt64](repeating: 0, count: records.count)
     firstOfCall = nextSequence
     var from = 0
@@ -115,17 +120,18 @@ package final class ColdWriter: @unchecked Sendable {
       var bytes: Int64 = 0
       while to < records.count {
         let size = Self.rowBytes(records[to])
-        if size <= options.maximumRowBytes {
-          if bytes > 0 && bytes + size > options.transactionBytes { break }
+        if size <= bounds.maximumRowBytes {
+          if bytes > 0 && bytes + size > bounds.transactionBytes { break }
           bytes += size
         }
         to += 1
       }
       if bytes > 0 {
+        comeDown()
         let cut = try makeRoom(bytes, hasher: hasher, judge: judge, moved: moved)
         try transaction(bytes) { () throws(SQLiteError) in
           if cut > 0 { try self.delete(below: cut) }
-          for i in from..<to where Self.rowBytes(records[i]) <= self.options.maximumRowBytes {
+          for i in from..<to where Self.rowBytes(records[i]) <= self.bounds.maximumRowBytes {
             let record = records[i]
             sequences[i] = try self.append(record.key, record.value, record.attributes)
           }
@@ -243,12 +249,12 @@ package final class ColdWriter: @unchecked Sendable {
     judge: (_ hash: UInt64, _ sequence: UInt64, _ mayKeep: Bool) -> OldRowFate, moved: ([Move]) -> Void
   ) throws(ColdError) -> UInt64 {
     // Room for the row headers, the tree above the rows and the rows that are kept.
-    let wanted = bytes + bytes / 8 + options.transactionBytes * 2
-    var excess = try usedBytes() + wanted - options.fileLimit
+    let wanted = bytes + bytes / 8 + bounds.transactionBytes * 2
+    var excess = try usedBytes() + wanted - fileLimit
     if excess <= 0 { return 0 }
     var cut: UInt64 = 0
     while excess > 0 {
-      let pass = try judgePass(from: cut, atLeast: min(excess, options.transactionBytes), hasher: hasher, judge)
+      let pass = try judgePass(from: cut, atLeast: min(excess, bounds.transactionBytes), hasher: hasher, judge)
       defer { for kept in pass.kept { kept.deallocate() } }
       if pass.through == 0 { break }
       if !pass.kept.isEmpty {
@@ -266,8 +272,8 @@ package final class ColdWriter: @unchecked Sendable {
       excess -= pass.freed
       if excess > 0 {
         // More than one pass: what was judged goes now, so that what is kept has room.
-        try transaction(options.transactionBytes / 8) { () throws(SQLiteError) in try self.delete(below: cut) }
-        excess = try usedBytes() + wanted - options.fileLimit
+        try transaction(bounds.transactionBytes / 8) { () throws(SQLiteError) in try self.delete(below: cut) }
+        excess = try usedBytes() + wanted - fileLimit
       }
     }
     return cut
@@ -322,9 +328,12 @@ package final class ColdWriter: @unchecked Sendable {
           continue
         }
         let hash = hasher.hash(key.baseAddress!, key.count)
-        let mayKeep = keptBytes + size <= freed + size && keptBytes + size <= self.options.transactionBytes
+        let mayKeep =
+          keptBytes + size <= freed + size && keptBytes + size <= self.bounds.transactionBytes
+          && size <= self.rewriteAllowance
         if judge(hash, sequence, mayKeep) == .keep {
           keptBytes += size
+          self.rewriteAllowance -= size
           wanted.append((sequence, hash))
         } else {
           freed += size
@@ -342,20 +351,71 @@ package final class ColdWriter: @unchecked Sendable {
     return (through, freed, kept, keptBytes)
   }
 
-  /// A file that is longer than its limit (which was lowered) gives pages back, a few at a time.
-  private func shrink() throws(ColdError) {
+  /// Bytes by which a file comes nearer to its limit in a step.
+  private var descent: Int64 { bounds.transactionBytes * 4 }
+  private var maximumPages: Int64 { max(fileLimit / SQL.pageSize, 16) }
+
+  /// The limit may be another one than at the last call. To a lower one it goes in steps, since all at once would
+  /// keep the rows of a call waiting.
+  private func followLimit() throws(ColdError) {
+    if fileLimit != 0 && store.currentLimit == bounds.limit { return }
+    bounds = store.bounds
+    restartWALAt = min(restartWALAt, bounds.walTarget)
+    fileLimit = max(bounds.fileLimit, try usedBytes())
+    try reading { () throws(SQLiteError) in try self.connection.execute(SQL.maximumPages(self.maximumPages)) }
+  }
+
+  private func comeDown() { fileLimit = max(fileLimit - descent, bounds.fileLimit) }
+
+  /// One step towards a limit that was lowered, for when nothing is written: a few megabytes of the oldest rows go, and as many free pages from
+  /// the end of the file. Returns whether there is more to do. `judge` and `moved`: as in `write`.
+  package func fit(
+    hasher: KeyHasher, judge: (_ hash: UInt64, _ sequence: UInt64, _ mayKeep: Bool) -> OldRowFate,
+    moved: ([Move]) -> Void
+  ) throws(ColdError) -> Bool {
+    try followLimit()
+    if fileLimit > bounds.fileLimit {
+      firstOfCall = nextSequence
+      comeDown()
+      let cut = try makeRoom(0, hasher: hasher, judge: judge, moved: moved)
+      if cut > 0 {
+        try transaction(bounds.transactionBytes / 8) { () throws(SQLiteError) in try self.delete(below: cut) }
+      }
+    }
+    let isShort = try shrink()
+    try shortenWAL()
+    return !isShort || fileLimit > bounds.fileLimit
+  }
+
+  /// A file that is longer than it may be gives pages back, a few at a time. True: it is not.
+  @discardableResult
+  private func shrink() throws(ColdError) -> Bool {
+    let maximum = maximumPages
     let pages = try reading { () throws(SQLiteError) in try self.integer(self.pageCount) }
-    if pages <= maximumPages { return }
-    let step = options.transactionBytes / SQL.pageSize
+    if pages <= maximum { return true }
+    let step = bounds.transactionBytes / SQL.pageSize
     for _ in 0..<4 {
-      try boundWAL(options.transactionBytes * 2)
+      try boundWAL(bounds.transactionBytes * 2)
       let isShortEnough = try reading { () throws(SQLiteError) in
         try self.connection.execute(SQL.incrementalVacuum(pages: step))
         // The bound can't be below the length of the file, so it has to follow.
-        try self.connection.execute(SQL.maximumPages(self.maximumPages))
-        return try self.integer(self.pageCount) <= self.maximumPages
+        try self.connection.execute(SQL.maximumPages(maximum))
+        return try self.integer(self.pageCount) <= maximum
       }
-      if isShortEnough { return }
+      if isShortEnough { return true }
+    }
+    return false
+  }
+
+  /// The file of a WAL is written again from its beginning, but keeps its length; one from the time of a higher
+  /// limit is too long.
+  private func shortenWAL() throws(ColdError) {
+    if ColdStore.size(store.path + "-wal") <= bounds.walReserve { return }
+    do throws(SQLiteError) {
+      try store.checkpoint(connection, .truncate, waiting: 20)
+    } catch {
+      // A reader is in the way: the next call tries it again.
+      if !error.isBusy { throw store.translated(error) }
     }
   }
 
@@ -370,18 +430,18 @@ package final class ColdWriter: @unchecked Sendable {
   private func boundWAL(_ bytes: Int64) throws(ColdError) {
     let now = walBytes
     let after = now + bytes + bytes / 8
-    let isTooLong = after > options.walReserve
+    let isTooLong = after > bounds.walReserve
     if now < restartWALAt && !isTooLong { return }
     do throws(SQLiteError) {
       try store.checkpoint(connection, .passive, waiting: nil)
       // A batch of reads takes a millisecond at most, unless the disk is slow.
       try store.checkpoint(connection, .restart, waiting: isTooLong ? 5000 : 20)
-      restartWALAt = options.walTarget
+      restartWALAt = bounds.walTarget
     } catch {
       if !error.isBusy { throw store.translated(error) }
       if isTooLong { throw .full(error) }
       // A reader is in the way. Not again at every transaction.
-      restartWALAt = now + options.walTarget / 16
+      restartWALAt = now + bounds.walTarget / 16
     }
   }
 

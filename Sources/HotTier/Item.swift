@@ -235,6 +235,8 @@ package struct ItemState: OptionSet, Sendable {
   @inlinable package static var none: ItemState { .init(rawValue: 0) }
   @inlinable package static var atWriter: ItemState { .init(rawValue: 2 | 8) }
   @inlinable package static var perhapsInLog: ItemState { .init(rawValue: 8 | 16) }
+  /// What tells that there is, may be or will be a row of the item; an item of a cold tier without any is in RAM alone.
+  @inlinable package static var ofAnyRow: ItemState { .init(rawValue: 2 | 8 | 16) }
   @inlinable package static var ofVersion: ItemState { .init(rawValue: 32 | 64 | 128) }
 
   /// Reads since the last time a reclaim pass looked, 0...3.

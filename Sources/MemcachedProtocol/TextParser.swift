@@ -305,6 +305,8 @@ private func parseAdministration(_ line: UnsafeRawPointer, _ end: UnsafeRawPoint
     request.verb = .lruCrawler
   } else if isWord(verb.start, verb.length, "extstore") {
     request.verb = .extstore
+  } else if isWord(verb.start, verb.length, "refresh_certs") {
+    request.verb = .refreshCertificates
   } else if isDebugTime(verb) {
     request.verb = .debugTime
     parseClockStep(first, &request)

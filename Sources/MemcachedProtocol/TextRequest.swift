@@ -14,6 +14,7 @@ public enum TextVerb: UInt8, Sendable {
   case metaGet, metaSet, metaDelete, metaArithmetic, metaDebug
   /// Moves the clock; only in debug builds, elsewhere it reads as `invalid`.
   case debugTime
+  case refreshCertificates
   /// Not a command, or one whose arguments do not fit: see `TextRequest.error`.
   case invalid
 }

@@ -52,8 +52,11 @@ struct Acceptor {
       if socket < 0 { return errno != EMFILE && errno != ENFILE }
       if isFull {
         shared.connectionsRejected.add(1, ordering: .relaxed)
-        let line: StaticString = "ERROR Too many open connections\r\n"
-        _ = send(socket, line.utf8Start, line.utf8CodeUnitCount, Int32(MSG_NOSIGNAL))
+        // A client that speaks TLS would take it for nonsense.
+        if listener.security == nil {
+          let line: StaticString = "ERROR Too many open connections\r\n"
+          _ = send(socket, line.utf8Start, line.utf8CodeUnitCount, Int32(MSG_NOSIGNAL))
+        }
         close(socket)
         continue
       }
@@ -95,7 +98,9 @@ struct Acceptor {
         // memcached ends so that its memory file can be used again; here every end keeps all items.
         logger.notice("Gracefully stopping")
         return true
-      case SIGHUP: readPasswordsAgain(shared, logger)
+      case SIGHUP:
+        readPasswordsAgain(shared, logger)
+        readCertificatesAgain(shared, logger)
       default: break
       }
     }

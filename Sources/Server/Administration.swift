@@ -2,6 +2,7 @@ import CacheCore
 import Glibc
 import MemcachedProtocol
 import Synchronization
+import TLS
 import TieredCache
 
 /// The text commands that concern the server rather than one key.
@@ -28,6 +29,7 @@ extension WorkerState {
     case .extstore: reply(request, tuneExtstore(Words(request)))
     case .lruCrawler: return crawl(connection, request, after)
     case .watch: return watch(connection, request, after)
+    case .refreshCertificates: refreshCertificates(request)
     default: reply(request, Reply.error)
     }
     return .at(after)
@@ -82,6 +84,20 @@ extension WorkerState {
     if mebibytes < 8 { return Reply.memoryLimitTooSmall }
     if mebibytes > 1_000_000_000 { return Reply.memoryLimitInBytes }
     return cache.setMemoryLimit(Int(mebibytes) << 20) ? Reply.ok : Reply.memoryLimitNotAdjusted
+  }
+
+  /// refresh_certs: the files of TLS are read again, as on SIGHUP. Without TLS there is no such command.
+  private mutating func refreshCertificates(_ request: TextRequest) {
+    if shared.tls == nil {
+      reply(request, Reply.error)
+      return
+    }
+    do throws(TLSError) {
+      try shared.reloadCertificates()
+      reply(request, Reply.ok)
+    } catch {
+      if !request.noreply { out.append("Error \(error)\r\n") }
+    }
   }
 
   /// shutdown: the same as SIGINT, and `graceful` as SIGTERM; here both keep every item. There is no reply, as

@@ -1,4 +1,5 @@
 import CacheCore
+import Metrics
 import Settings
 
 /// What the administrative commands know and change; shared by all workers.
@@ -9,7 +10,10 @@ final class Administration: Sendable {
   /// What the workers had counted at the last `stats reset`.
   let countersAtReset = Lock(CommandCounters())
   let tuning: Lock<Tuning>
+  /// The same of the latencies, in the order of `LatencyTable`.
+  let latencyAtReset = Lock([LatencyHistogram](repeating: LatencyHistogram(), count: LatencyTable.series))
   let prefixes: PrefixStatistics
+  let prefixSample: PrefixSample
   let crawler = Crawler()
   let log: EventLog
 
@@ -18,7 +22,9 @@ final class Administration: Sendable {
     self.listeners = listeners
     tuning = Lock(Tuning())
     log = EventLog(bufferBytes: settings.watcherBufferBytes)
-    prefixes = PrefixStatistics(delimiter: settings.prefixDelimiter?.utf8.first ?? 58)
+    let delimiter = settings.prefixDelimiter?.utf8.first ?? 58
+    prefixes = PrefixStatistics(delimiter: delimiter)
+    prefixSample = PrefixSample(delimiter: delimiter)
   }
 }
 

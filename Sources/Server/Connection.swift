@@ -1,6 +1,7 @@
 import CacheCore
 import Glibc
 import MemcachedProtocol
+import TLS
 import TieredCache
 
 /// Why a connection is not being served although it may have sent more.
@@ -40,6 +41,15 @@ struct AcceptedSocket {
   let wire: WireProtocol
   /// Its listener's tag, up to 8 bytes, the first one lowest; 0: none.
   let tag: UInt64
+  /// nil: plain.
+  var security: ListenerSecurity? = nil
+}
+
+/// The TLS of a listener.
+struct ListenerSecurity {
+  let context: TLSContext
+  /// What its clients have to show.
+  let verification: PeerVerification
 }
 
 /// One connection, in memory of its own; touched by its worker's thread only. While idle it holds no
@@ -50,6 +60,8 @@ struct Connection {
   /// Fixed by the listener, or found out from the first byte.
   var wire: WireProtocol
   let tag: UInt64
+  /// nil: what comes over the socket is the protocol itself.
+  var secure: TLSSession? = nil
   var parking = Parking.none
   /// False until the client has shown who it is, if that is asked for.
   var isAuthenticated = true
@@ -62,6 +74,8 @@ struct Connection {
   var closesAfterOutput = false
   /// Others have their turn before the rest of `pending`.
   var isYielded = false
+  /// ... and it is input that TLS holds which it waits to take, not the rest of `pending`.
+  var receivesInTurn = false
   /// Replies of the turn before, which are sent together with those of the next.
   var held: UnsafeMutableRawPointer? = nil
   var heldCount = 0
@@ -92,6 +106,10 @@ struct Connection {
   /// Monotonic milliseconds.
   var parkedUntil: Int64 = 0
   var lastActive: UnixSeconds = 0
+  /// When it began to wait for the file, or in a round that is timed for its turn, in monotonic nanoseconds; 0: it
+  /// does not wait, or the wait is not timed.
+  var waitsSince: UInt64 = 0
+  var waitsForFile = false
   /// What carries out this connection's commands without an answer that wait for the file.
   var detached: UnsafeMutablePointer<Connection>? = nil
   /// This is such a one: it has no socket. `owner` is nil when the connection has closed.
@@ -201,6 +219,8 @@ struct Connection {
     heldCount = 0
     datagram?.deallocate()
     datagram = nil
+    secure?.free()
+    secure = nil
   }
 }
 

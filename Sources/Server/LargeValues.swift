@@ -17,19 +17,14 @@ extension WorkerState {
   mutating func receiveLarge(_ connection: UnsafeMutablePointer<Connection>) {
     let incoming = connection.pointee.incoming!
     let want = min(incoming.wanted - incoming.received, Self.largeTurn)
-    let received = retrying {
-      recv(connection.pointee.socket, incoming.block.bytes + incoming.received, want, 0)
-    }
-    if received <= 0 {
-      if received < 0 && errno == EAGAIN { return }
-      close(connection)
-      return
-    }
+    let received = take(from: connection, incoming.block.bytes + incoming.received, want)
+    if received <= 0 { return }
     counters.bytesRead &+= UInt64(received)
     // What the value before left behind goes as this one comes, not at once.
     if cache.pool.hasExcess { cache.pool.trim() }
     connection.pointee.incoming!.received += received
     finishLargeIfWhole(connection)
+    if connection.pointee.secure != nil { takeMoreInTurn(connection) }
   }
 
   mutating func finishLargeIfWhole(_ connection: UnsafeMutablePointer<Connection>) {

@@ -21,10 +21,12 @@ struct Listener {
   let unixPath: String?
   let wire: WireProtocol
   let tag: UInt64
+  /// nil: plain.
+  var security: ListenerSecurity? = nil
 
   /// What a worker is told of a socket that belongs to this listener.
   func accepted(_ socket: Int32) -> AcceptedSocket {
-    AcceptedSocket(socket: socket, transport: transport, wire: wire, tag: tag)
+    AcceptedSocket(socket: socket, transport: transport, wire: wire, tag: tag, security: security)
   }
 }
 

@@ -15,6 +15,7 @@ final class Mailbox: ColdReadSink, CommitSink {
     /// Of a reply that another thread makes: a piece is there, or the last one was.
     case streamed(ticket: UInt64, isLast: Bool)
     case report(ConnectionReport)
+    case pulse(Pulse, worker: Int)
     case stop
   }
 

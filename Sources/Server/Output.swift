@@ -1,6 +1,7 @@
 import CSystem
 import CacheCore
 import Glibc
+import TLS
 import TieredCache
 
 /// What a worker has to send to the connection it is serving: bytes in a buffer of the thread, and
@@ -101,7 +102,8 @@ struct Output {
   }
 
   /// Sends as much as the socket takes now, of pinned values no more than `largeTurn`.
-  mutating func send(to socket: Int32) -> Sent {
+  mutating func send(to socket: Int32, _ secure: TLSSession?) -> Sent {
+    if let secure { return send(to: secure) }
     if pinCount == 0 {
       let sent = retrying { Glibc.send(socket, base, count, Int32(MSG_NOSIGNAL)) }
       if sent == count { return .all }
@@ -138,6 +140,36 @@ struct Output {
     if result == total { return .all }
     if result >= 0 { return .part(result) }
     return errno == EAGAIN ? .part(0) : .failed
+  }
+
+  /// Piece by piece, since TLS wants the same piece again that it could not send: those that `spill` keeps are the same.
+  private func send(to secure: TLSSession) -> Sent {
+    var total = 0
+    var from = 0
+    var allowance = WorkerState.largeTurn
+    for i in 0...pinCount {
+      let to = i < pinCount ? pins[i].offset : count
+      if to > from {
+        let sent = secure.send(base + from, to - from)
+        if sent < 0 && errno != EAGAIN { return .failed }
+        total += max(sent, 0)
+        if sent < to - from { return .part(total) }
+        from = to
+      }
+      if i < pinCount {
+        let pin = pins[i]
+        let wanted = min(pin.byteCount, allowance)
+        if wanted > 0 {
+          let sent = secure.send(pin.block.bytes, wanted)
+          if sent < 0 && errno != EAGAIN { return .failed }
+          total += max(sent, 0)
+          allowance -= max(sent, 0)
+          if sent < wanted { return .part(total) }
+        }
+        if wanted < pin.byteCount { return .part(total) }
+      }
+    }
+    return .all
   }
 
   /// Hands the rest, after `sent` bytes, to a connection's backlog; afterwards this is empty.
@@ -219,7 +251,7 @@ struct Backlog {
   }
 
   /// Sends as much as the socket takes now, but no more than `largeTurn`. False if the connection is broken.
-  mutating func send(to socket: Int32) -> Bool {
+  mutating func send(to socket: Int32, _ secure: TLSSession?) -> Bool {
     var allowance = WorkerState.largeTurn
     while allowance > 0, let first = chunks.first {
       let (base, start, end): (UnsafeMutableRawPointer, Int, Int) =
@@ -228,7 +260,12 @@ struct Backlog {
         case .pin(let block, let start, let end): (block.bytes, start, end)
         }
       let wanted = min(end - start, allowance)
-      let sent = retrying { Glibc.send(socket, base + start, wanted, Int32(MSG_NOSIGNAL)) }
+      let sent =
+        if let secure {
+          secure.send(base + start, wanted)
+        } else {
+          retrying { Glibc.send(socket, base + start, wanted, Int32(MSG_NOSIGNAL)) }
+        }
       if sent < 0 { return errno == EAGAIN }
       byteCount -= sent
       allowance -= sent

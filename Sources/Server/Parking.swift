@@ -7,6 +7,10 @@ extension WorkerState {
   mutating func park(_ connection: UnsafeMutablePointer<Connection>, _ why: Parking) {
     connection.pointee.parking = why
     switch why {
+    case .coldRead, .scan, .room, .detached: noteWait(connection)
+    case .commit, .output, .stream, .watch, .none: break
+    }
+    switch why {
     case .scan:
       connection.pointee.parkedUntil = Self.monotonicMilliseconds() + limits.startWaitMilliseconds
       waitingForScan.append(connection)
@@ -47,6 +51,7 @@ extension WorkerState {
   mutating func finishResume(_ connection: UnsafeMutablePointer<Connection>) {
     if connection.pointee.isClosed || connection.pointee.isYielded { return }
     if connection.pointee.parking == .none {
+      connection.pointee.waitsSince = 0
       connection.pointee.dropAnswers()
       connection.pointee.scanGivenUp = false
       if connection.pointee.isDetached {
@@ -58,12 +63,14 @@ extension WorkerState {
         return
       }
       if !connection.pointee.isReading { setInterest(connection, reading: true) }
+      if connection.pointee.secure != nil { takeMoreInTurn(connection) }
     }
   }
 
   mutating func holdForCommit(_ connection: UnsafeMutablePointer<Connection>) {
     // It may have been parked for something else besides; `resume` finds that out anew.
     let isListed = connection.pointee.parking == .room
+    noteWait(connection)
     connection.pointee.parking = .commit
     connection.pointee.commitTicket = cache.commitTicket()
     if !isListed { waitingForCycle.append(connection) }
@@ -71,6 +78,7 @@ extension WorkerState {
   }
 
   mutating func releaseReplies(_ connection: UnsafeMutablePointer<Connection>) {
+    noteCommitted(connection)
     connection.pointee.parking = connection.pointee.stream == nil ? .none : .stream
     if !drainBacklog(connection) { return }
     if connection.pointee.parking == .none { resume(connection) }

@@ -69,5 +69,11 @@ extension WorkerState {
   @inline(__always)
   func notePrefix(_ command: PrefixStatistics.Command, _ key: UnsafeRawPointer, _ length: Int) {
     if cache.isWatched(.prefixes) { shared.administration.prefixes.count(command, key, length) }
+    if latency.roundStart != 0 { samplePrefix(command, key, length) }
+  }
+
+  @inline(never)
+  private func samplePrefix(_ command: PrefixStatistics.Command, _ key: UnsafeRawPointer, _ length: Int) {
+    shared.administration.prefixSample.count(command, key, length)
   }
 }

@@ -129,7 +129,7 @@ extension WorkerState {
   /// Sends from the backlog of a connection that is parked for a stream or watches; what is left is sent when
   /// the socket takes more. False: the connection is closed.
   mutating func sendBacklog(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
-    if !connection.pointee.backlog.send(to: connection.pointee.socket) {
+    if !connection.pointee.backlog.send(to: connection.pointee.socket, connection.pointee.secure) {
       connection.pointee.closeReason = .error
       close(connection)
       return false

@@ -4,6 +4,7 @@ import ColdTier
 import Glibc
 import Logging
 import Settings
+import TLS
 import TieredCache
 
 /// Our own version; what clients are told is the memcached version whose behaviour this server has.
@@ -12,9 +13,12 @@ package let serverVersion = "0.1.0"
 /// Opens the file and the sockets, serves until SIGTERM, SIGINT or SIGUSR1 (as memcached, whose "graceful" it is), and ends cleanly.
 /// `onListening`: called when the sockets are bound and before the file is opened (drop privileges, write
 /// the pid file); an error there ends the server.
+/// `administer`: called when it serves, if a page for administrators is wanted; what it returns is called before the
+/// server ends.
 /// Returns the exit status. Throws ListenError, ColdError or what `onListening` throws.
 package func serve(
-  _ settings: Settings, logger: Logger, onListening: () throws -> Void
+  _ settings: Settings, logger: Logger, onListening: () throws -> Void,
+  administer: (ServerProbe, AdminAccess) -> () -> Void
 ) throws -> Int32 {
   // Before any thread: signals come through a descriptor, a peer that is gone is an error of send.
   signal(SIGPIPE, SIG_IGN)
@@ -27,15 +31,18 @@ package func serve(
   raiseDescriptorLimit(to: settings.maximumConnections + 100, logger: logger)
 
   let passwords = try settings.passwordFile.map(readPasswords)
+  // The files may be readable only for who the server is before it becomes another.
+  let tls = try readCertificates(settings)
   // Sockets first: a port in use must not cost the opening of a file.
-  let listeners = try openListeners(settings, logger)
+  let listeners = try openListeners(settings, tls, logger)
   defer { for listener in listeners where listener.unixPath != nil { unlink(listener.unixPath!) } }
+  let admin = try settings.admin.map(openAdmin)
   // With the sockets bound, privileges may go: the file belongs to the user who serves.
   try onListening()
   let cache = try TieredCache(tierOptions(settings), logger: logger)
   let shared = ServerShared(
     cache: cache, limits: ServerShared.Limits(settings), verbosity: settings.verbosity,
-    administration: Administration(settings, listeners), passwords: passwords)
+    administration: Administration(settings, listeners), passwords: passwords, tls: tls)
   cache.setEventSink(shared.administration.log)
   if settings.prefixDelimiter != nil { shared.administration.prefixes.turn(on: true, in: cache) }
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
@@ -45,10 +52,13 @@ package func serve(
   for listener in listeners where listener.transport == .udp {
     for worker in shared.workers { worker.mailbox.post(.accepted(listener.accepted(listener.socket))) }
   }
+  let endAdministration = admin.map { administer(ServerProbe(shared), $0) }
+  if let admin { logger.notice("metrics and dashboard on \(admin.addresses.joined(separator: ", "))") }
   let acceptor = Acceptor(listeners.filter { $0.transport != .udp }, signals: signals, shared, logger)
   acceptor.run()
 
   logger.notice("stopping")
+  endAdministration?()
   for listener in listeners { close(listener.socket) }
   for worker in shared.workers { worker.stop() }
   shared.administration.crawler.stop()
@@ -58,7 +68,9 @@ package func serve(
   return 0
 }
 
-private func openListeners(_ settings: Settings, _ logger: Logger) throws(ListenError) -> [Listener] {
+private func openListeners(
+  _ settings: Settings, _ tls: TLSContext?, _ logger: Logger
+) throws(ListenError) -> [Listener] {
   if let path = settings.unixSocketPath {
     return [
       try openUnix(
@@ -68,8 +80,12 @@ private func openListeners(_ settings: Settings, _ logger: Logger) throws(Listen
   }
   var listeners: [Listener] = []
   for address in settings.listeners {
-    listeners += try openSockets(
+    let opened = try openSockets(
       address, .tcp, wire: address.wire ?? settings.wireProtocol, backlog: Int32(settings.backlog))
+    for var listener in opened {
+      listener.security = security(address.security, settings, tls)
+      listeners.append(listener)
+    }
   }
   for address in settings.datagramListeners {
     listeners += try openSockets(
@@ -85,6 +101,64 @@ private func openListeners(_ settings: Settings, _ logger: Logger) throws(Listen
     }
   }
   return listeners
+}
+
+/// What a listener does about TLS.
+private func security(_ wanted: ListenSecurity, _ settings: Settings, _ tls: TLSContext?) -> ListenerSecurity? {
+  guard let tls else { return nil }
+  switch wanted {
+  case .plain: return nil
+  case .asSet: return ListenerSecurity(context: tls, verification: tls.options.verification)
+  case .withoutPeer: return ListenerSecurity(context: tls, verification: .none)
+  case .withPeer: return ListenerSecurity(context: tls, verification: .require)
+  }
+}
+
+/// nil: there is no TLS.
+private func readCertificates(_ settings: Settings) throws(ListenError) -> TLSContext? {
+  guard settings.tls.isEnabled, let options = TLSOptions(settings.tls) else { return nil }
+  do throws(TLSError) {
+    return try TLSContext(options)
+  } catch {
+    throw ListenError(description: "TLS: \(error)", isConfiguration: true)
+  }
+}
+
+extension TLSOptions {
+  /// nil: there is no certificate.
+  init?(_ settings: TLSSettings) {
+    guard let certificateFile = settings.certificateFile else { return nil }
+    self.init(certificateFile: certificateFile)
+    keyFile = settings.keyFile
+    keyFormat = settings.keyFormat == .der ? .der : .pem
+    clientRootsFile = settings.clientRootsFile
+    verification =
+      switch settings.verification {
+      case .none: .none
+      case .request: .request
+      case .require: .require
+      }
+    ciphers = settings.ciphers
+    keepsSessions = settings.keepsSessions
+    usesKernel = settings.usesKernel
+    oldest =
+      switch settings.oldest {
+      case .tls10: .tls10
+      case .tls11: .tls11
+      case .tls12: .tls12
+      case .tls13: .tls13
+      }
+  }
+}
+
+func readCertificatesAgain(_ shared: ServerShared, _ logger: Logger) {
+  if shared.tls == nil { return }
+  do throws(TLSError) {
+    try shared.reloadCertificates()
+    logger.notice("the certificates were read again")
+  } catch {
+    logger.error("\(error); the certificates are those of before")
+  }
 }
 
 private func tierOptions(_ settings: Settings) -> TieredCacheOptions {
@@ -167,7 +241,9 @@ private func writePortFile(_ listeners: [Listener]) throws {
 }
 
 private func announce(_ settings: Settings, _ listeners: [Listener], _ logger: Logger) {
-  let names = listeners.map { $0.transport == .udp ? "\($0.name) (UDP)" : $0.name }.joined(separator: ", ")
+  let names = listeners.map {
+    "\($0.name)\($0.transport == .udp ? " (UDP)" : $0.security != nil ? " (TLS)" : "")"
+  }.joined(separator: ", ")
   logger.notice("listening on \(names)")
   if let cold = settings.cold {
     logger.notice("cold tier in \(cold.path), at most \(cold.limit >> 20) MiB; RAM \(settings.hotMemory >> 20) MiB")

@@ -72,9 +72,24 @@ extension WorkerState {
   }
 
   /// `rest`..<`end`: the words after the topic.
-  mutating func statistics(
+  func statistics(
     of topic: StatsTopic, _ rest: UnsafeRawPointer, _ end: UnsafeRawPointer
   ) -> StatisticsAnswer {
+    StatisticsReader(shared: shared, now: now).answer(topic, rest, end)
+  }
+}
+
+/// Puts together what `stats` and the metrics tell; on any thread. It takes the locks of the shards one after another,
+/// each for a few additions, and asks nothing of the workers: their counters are read as they are.
+struct StatisticsReader {
+  let shared: ServerShared
+  let now: UnixSeconds
+
+  var cache: TieredCache { shared.cache }
+  var limits: ServerShared.Limits { shared.limits }
+
+  /// `rest`..<`end`: the words after the topic.
+  func answer(_ topic: StatsTopic, _ rest: UnsafeRawPointer, _ end: UnsafeRawPointer) -> StatisticsAnswer {
     var list = StatisticsList()
     switch topic {
     case .general: general(&list)
@@ -85,6 +100,7 @@ extension WorkerState {
     case .advice: advice(&list)
     case .sizes: sizes(&list)
     case .extstore: extstore(&list)
+    case .latency: latency(&list)
     case .reset:
       resetStatistics()
       return .done(Reply.reset)
@@ -106,13 +122,14 @@ extension WorkerState {
   private func resetStatistics() {
     let sum = summed()
     shared.administration.countersAtReset.withLock { $0 += sum }
+    resetLatency()
     shared.connectionsTotal.store(0, ordering: .relaxed)
     shared.connectionsRejected.store(0, ordering: .relaxed)
     shared.administration.prefixes.clear()
     cache.resetStatistics()
   }
 
-  private func general(_ list: inout StatisticsList) {
+  func general(_ list: inout StatisticsList) {
     let sum = summed()
     let tier = cache.statistics()
     process(&list)
@@ -121,6 +138,12 @@ extension WorkerState {
     network(sum, tier, &list)
     background(tier, &list)
     if tier.cold != nil { coldTier(tier, &list) }
+    if let tls = shared.tls {
+      if tls.options.keepsSessions { list.add("ssl_new_sessions", tls.newSessions) }
+      list.add("ssl_handshake_errors", tls.handshakeErrors.load(ordering: .relaxed))
+      list.add("ssl_proto_errors", tls.protocolErrors.load(ordering: .relaxed))
+      list.add("time_since_server_cert_refresh", now &- shared.certificatesReadAt.load(ordering: .relaxed))
+    }
     list.add("unexpected_napi_ids", 0)
     list.add("round_robin_fallback", 0)
     items(tier, &list)
@@ -151,7 +174,7 @@ extension WorkerState {
     list.add("response_obj_count", 0)
     list.add("response_obj_bytes", 0)
     list.add("read_buf_count", shared.workers.count)
-    list.add("read_buf_bytes", shared.workers.count * inputCapacity)
+    list.add("read_buf_bytes", shared.workers.reduce(0) { $0 + $1.state.pointee.inputCapacity })
     list.add("read_buf_bytes_free", 0)
     list.add("read_buf_oom", 0)
     list.add("reserved_fds", 0)
@@ -292,38 +315,9 @@ extension WorkerState {
 
   /// Our own figures: what each tier holds and what goes between them.
   private func tiers(_ list: inout StatisticsList) {
-    let tier = cache.statistics()
-    list.add("hot_items", tier.hot.items)
-    list.add("hot_bytes", tier.hot.liveBytes)
-    list.add("hot_memory", cache.pool.usedBytes)
-    list.add("hot_memory_limit", cache.pool.limitBytes)
-    list.add("hot_index_bytes", tier.hotIndexBytes)
-    list.add("hot_segments_reclaimed", tier.hot.segmentsReclaimed)
-    list.add("unsaved_bytes", tier.unsavedBytes)
-    list.add("unsaved_queue", tier.unsavedQueue)
-    list.add("unsaved_dropped", tier.tiers.droppedUnsaved)
-    list.add("waits_for_room", summed().waitsForRoom)
-    list.add("promotions", tier.tiers.promotions)
-    list.add("demotions", tier.tiers.demotions)
-    guard let cold = tier.cold else { return }
-    list.add("cold_items", tier.coldItems)
-    list.add("cold_index_bytes", tier.coldIndexBytes)
-    list.add("cold_hits", tier.tiers.coldHits)
-    list.add("cold_reads", cold.reads.served)
-    list.add("cold_reads_shared", cold.reads.shared)
-    list.add("cold_reads_failed", cold.reads.failed)
-    list.add("cold_reads_damaged", cold.reads.damaged)
-    list.add("cold_reads_outdated", tier.tiers.coldStale)
-    list.add("cold_rows_written", tier.tiers.rowsWritten)
-    list.add("cold_rows_superseded", tier.tiers.rowsSuperseded)
-    list.add("cold_tombstones_written", tier.tiers.tombstonesWritten)
-    list.add("cold_evictions", tier.tiers.coldEvictions)
-    list.add("cold_second_chances", tier.tiers.secondChances)
-    list.add("cold_write_cycles", cold.cyclesDone)
-    list.add("cold_writable", cold.isWritable ? 1 : 0)
-    list.add("cold_scan_done", cold.scanDone ? 1 : 0)
-    list.add("cold_file_bytes", cold.file.fileBytes)
-    list.add("cold_wal_bytes", cold.file.walBytes)
-    list.add("cold_limit", cold.limit)
+    let readings = TierReadings(self)
+    for figure in TierFigure.all {
+      if let value = figure.value(readings) { list.add(figure.statistic, value) }
+    }
   }
 }

@@ -4,7 +4,7 @@ import TieredCache
 
 /// What memcached tells for each slab class. Here a class is a range of sizes (`SizeClasses`), no memory of its
 /// own: pages and chunks are those that memcached would need for these items.
-extension WorkerState {
+extension StatisticsReader {
   func items(_ list: inout StatisticsList) {
     let (rows, ages) = cache.sizeClasses()
     let loses = !cache.hasColdTier

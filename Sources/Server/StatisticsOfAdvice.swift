@@ -1,7 +1,7 @@
 import Advice
 import TieredCache
 
-extension WorkerState {
+extension StatisticsReader {
   /// What more or less memory would bring, and from what that was learnt. Until enough is known, the latter alone.
   func advice(_ list: inout StatisticsList) {
     if let report = cache.advice(now: now) {
@@ -20,7 +20,7 @@ extension WorkerState {
   }
 }
 
-extension ServerShared {
+extension ServerProbe {
   /// What is advised, as one JSON object (`AdviceReport.json`); nil as long as too little is known.
-  func adviceJSON() -> String? { cache.advice(now: cache.clock.now())?.json }
+  package func adviceJSON() -> String? { reader.cache.advice(now: reader.now)?.json }
 }

@@ -4,7 +4,7 @@ import MemcachedProtocol
 import Settings
 import TieredCache
 
-extension WorkerState {
+extension StatisticsReader {
   /// `stats settings`: every name of memcached 1.6.45, in its order, then those that only builds with TLS
   /// have, then ours.
   func describeSettings(_ list: inout StatisticsList) {
@@ -13,7 +13,7 @@ extension WorkerState {
     describeBasics(settings, &list)
     describeMemory(settings, tuning, &list)
     describeExtstore(tuning, &list)
-    describeTLS(&list)
+    describeTLS(settings.tls, &list)
     list.add("num_napi_ids", 0)
     list.add("memory_file", "(null)")
     list.add("client_flags_size", 4)
@@ -109,19 +109,21 @@ extension WorkerState {
     list.add("ext_drop_unread", flag(tuning.externalDropUnread))
   }
 
-  /// As a memcached that was built with TLS and serves without it.
-  private func describeTLS(_ list: inout StatisticsList) {
-    list.add("ssl_enabled", "no")
-    list.add("ssl_chain_cert", "(null)")
-    list.add("ssl_key", "(null)")
-    list.add("ssl_verify_mode", 0)
-    list.add("ssl_keyformat", 1)
-    list.add("ssl_ciphers", "NULL")
-    list.add("ssl_ca_cert", "NULL")
+  /// As a memcached that was built with TLS. Its numbers of a key's format are OpenSSL's: 1 PEM, 2 DER.
+  private func describeTLS(_ tls: TLSSettings, _ list: inout StatisticsList) {
+    list.add("ssl_enabled", flag(tls.isEnabled))
+    list.add("ssl_chain_cert", tls.certificateFile ?? "(null)")
+    list.add("ssl_key", tls.keyFile ?? "(null)")
+    // OpenSSL's bits: 1 asks, 2 insists.
+    let mode = tls.verification == .none ? 0 : tls.verification == .request ? 1 : 3
+    list.add("ssl_verify_mode", mode)
+    list.add("ssl_keyformat", tls.keyFormat == .pem ? 1 : 2)
+    list.add("ssl_ciphers", tls.ciphers ?? "NULL")
+    list.add("ssl_ca_cert", tls.clientRootsFile ?? "NULL")
     list.add("ssl_wbuf_size", 16384)
-    list.add("ssl_session_cache", "no")
-    list.add("ssl_kernel_tls", "no")
-    list.add("ssl_min_version", "tlsv1.2")
+    list.add("ssl_session_cache", flag(tls.keepsSessions))
+    list.add("ssl_kernel_tls", flag(tls.usesKernel))
+    list.add("ssl_min_version", "tlsv\(tls.oldest.rawValue)")
   }
 
   private func describeTiers(_ settings: Settings, _ list: inout StatisticsList) {

@@ -37,7 +37,13 @@ extension WorkerState {
       }
       if connection.pointee.wire != .ascii {
         if connection.pointee.wire == .negotiating {
-          connection.pointee.wire = p.load(as: UInt8.self) == BinaryRequest.magic ? .binary : .ascii
+          let first = p.load(as: UInt8.self)
+          if first == Self.tlsHandshake {
+            // A client that speaks TLS to a plain port would wait for an answer that it understands.
+            close(connection)
+            return end
+          }
+          connection.pointee.wire = first == BinaryRequest.magic ? .binary : .ascii
         }
         if connection.pointee.wire == .binary {
           requestsLeft &-= 1

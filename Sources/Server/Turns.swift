@@ -11,6 +11,7 @@ extension WorkerState {
     if connection.pointee.isDetached || connection.pointee.datagram != nil { return false }
     counters.connectionYields &+= 1
     if !othersWait(for: connection) { return false }
+    noteYield(connection)
     connection.pointee.isYielded = true
     yielded.append(connection)
     return true
@@ -21,6 +22,7 @@ extension WorkerState {
     if nextEvent < eventCount || yieldedLeft > 0 || !yielded.isEmpty { return true }
     let own = UInt64(UInt(bitPattern: connection))
     let count = Int(epoll_wait(epoll, events, Self.maximumEvents, 0))
+    latency.refreshRound()
     nextEvent = 0
     eventCount = 0
     for i in 0..<max(count, 0) where events[i].data.u64 != own {
@@ -58,8 +60,11 @@ extension WorkerState {
       connection.pointee.isYielded = false
       if connection.pointee.isClosed || connection.pointee.parking != .none { continue }
       takeHeld(connection)
-      // Where it lies: what is kept of it need not be moved.
-      if connection.pointee.pendingCount > 0 {
+      if connection.pointee.receivesInTurn {
+        connection.pointee.receivesInTurn = false
+        receive(connection)
+      } else if connection.pointee.pendingCount > 0 {
+        // Where it lies: what is kept of it need not be moved.
         process(connection, connection.pointee.pendingBytes, connection.pointee.pendingCount)
       }
       if !connection.pointee.isYielded && !connection.pointee.isClosed, let held = connection.pointee.held {

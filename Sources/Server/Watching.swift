@@ -47,9 +47,9 @@ extension WorkerState {
 
   /// Whatever a watching client says is passed over, but that it goes.
   mutating func ignoreInput(_ connection: UnsafeMutablePointer<Connection>) {
-    let received = retrying { recv(connection.pointee.socket, input, Self.receiveBytes, 0) }
-    if received < 0 && errno == EAGAIN { return }
-    if received <= 0 { close(connection) }
+    repeat {
+      if take(from: connection, input, Self.receiveBytes) <= 0 { return }
+    } while connection.pointee.secure?.hasMore == true
   }
 
   /// A connection is about to be closed.

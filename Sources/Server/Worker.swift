@@ -3,6 +3,7 @@ import CacheCore
 import Glibc
 import MemcachedProtocol
 import Synchronization
+import TLS
 import TieredCache
 
 /// What all workers share and none changes on the path of a request.
@@ -23,6 +24,9 @@ final class ServerShared: Sendable {
   let administration: Administration
   /// Who may connect; nil: everybody.
   let passwords: PasswordList?
+  /// nil: no listener speaks TLS.
+  let tls: TLSContext?
+  let certificatesReadAt: Atomic<UInt32>
 
   struct Limits: Sendable {
     var maximumItemBytes: Int
@@ -46,14 +50,23 @@ final class ServerShared: Sendable {
   }
 
   init(
-    cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration, passwords: PasswordList? = nil
+    cache: TieredCache, limits: Limits, verbosity: Int, administration: Administration, passwords: PasswordList? = nil,
+    tls: TLSContext? = nil
   ) {
     self.cache = cache
     self.limits = limits
     self.verbosity = Atomic(verbosity)
     self.administration = administration
     self.passwords = passwords
+    self.tls = tls
     startedAt = cache.clock.now()
+    certificatesReadAt = Atomic(startedAt)
+  }
+
+  /// Reads the files of TLS again. Connections that are open keep the certificates with which they began.
+  func reloadCertificates() throws(TLSError) {
+    try tls?.reload()
+    certificatesReadAt.store(cache.clock.now(), ordering: .relaxed)
   }
 }
 
@@ -106,6 +119,7 @@ struct WorkerState {
   let keyScratch: UnsafeMutableRawPointer
   var now: UnixSeconds = 0
   var counters = CommandCounters()
+  var latency: LatencyRecorder
   var connections: UnsafeMutablePointer<Connection>? = nil
   var connectionCount = 0
   /// Parked until something happens that concerns all of them.
@@ -160,6 +174,7 @@ struct WorkerState {
     served.initialize(to: -1)
     keyScratch = .allocate(byteCount: 256, alignment: 8)
     currentLine = UnsafeRawPointer(input)
+    latency = LatencyRecorder(seed: .random(in: 1 ... .max))
     events = .allocate(capacity: Int(Self.maximumEvents))
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
@@ -173,6 +188,7 @@ struct WorkerState {
     keyScratch.deallocate()
     served.deallocate()
     events.deallocate()
+    latency.table.deallocate()
     Glibc.close(epoll)
   }
 
@@ -188,6 +204,7 @@ struct WorkerState {
       nextEvent = 0
       eventCount = Int(epoll_wait(epoll, events, Self.maximumEvents, timeout))
       now = cache.clock.now()
+      latency.beginRound()
       while nextEvent < eventCount {
         let event = events[nextEvent]
         nextEvent += 1
@@ -199,6 +216,7 @@ struct WorkerState {
       }
       if !yielded.isEmpty { serveYielded() }
       if waits { retryOverdue() }
+      latency.endRound()
       if !watching.isEmpty { deliverLog() }
       if !graveyard.isEmpty { emptyGraveyard() }
       if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
@@ -217,6 +235,11 @@ struct WorkerState {
     if connection.pointee.isClosed || connection.pointee.isYielded { return }
     if events & EPOLLOUT.rawValue != 0 && connection.pointee.wantsWrite {
       if !drainBacklog(connection) { return }
+      if let secure = connection.pointee.secure, !secure.isEstablished {
+        // The handshake had more to say than the socket took.
+        receive(connection)
+        return
+      }
     }
     if events & (EPOLLIN.rawValue | EPOLLHUP.rawValue | EPOLLERR.rawValue) != 0 {
       if connection.pointee.parking == .watch {
@@ -262,6 +285,7 @@ struct WorkerState {
       case .streamed(let ticket, let isLast):
         streamed(UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!, isLast: isLast)
       case .report(let report): add(to: report)
+      case .pulse(let pulse, let worker): pulse.felt(worker)
       case .stop: stopping = true
       }
     }
@@ -288,6 +312,13 @@ struct WorkerState {
     if let first = connections { first.pointee.previous = connection }
     connections = connection
     connectionCount += 1
+    if let security = accepted.security {
+      connection.pointee.secure = security.context.session(on: accepted.socket, verification: security.verification)
+      if connection.pointee.secure == nil {
+        close(connection)
+        return
+      }
+    }
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
     event.data.u64 = UInt64(UInt(bitPattern: connection))
@@ -303,6 +334,9 @@ struct WorkerState {
       return
     }
     noteClosed(connection)
+    // Its goodbye goes over the socket.
+    connection.pointee.secure?.free()
+    connection.pointee.secure = nil
     Glibc.close(connection.pointee.socket)
     if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
     if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
@@ -386,19 +420,26 @@ struct WorkerState {
       close(connection)
       return
     }
-    let received = retrying { recv(connection.pointee.socket, input + kept, room, 0) }
-    if received <= 0 {
-      if received < 0 && errno == EAGAIN { return }
-      close(connection)
-      return
-    }
+    let received = take(from: connection, input + kept, room)
+    if received <= 0 { return }
     counters.bytesRead &+= UInt64(received)
     process(connection, input, kept + received)
+    if connection.pointee.secure != nil { takeMoreInTurn(connection) }
   }
 
   /// Serves `count` bytes at `start` (the thread's buffer, or the connection's own), keeps what is left
   /// over and sends the replies.
   mutating func process(
+    _ connection: UnsafeMutablePointer<Connection>, _ start: UnsafeRawPointer, _ count: Int
+  ) {
+    if latency.roundStart | connection.pointee.waitsSince != 0 {
+      processTimed(connection, start, count)
+    } else {
+      processNow(connection, start, count)
+    }
+  }
+
+  mutating func processNow(
     _ connection: UnsafeMutablePointer<Connection>, _ start: UnsafeRawPointer, _ count: Int
   ) {
     let end = start + count
@@ -441,7 +482,7 @@ struct WorkerState {
       out.spill(after: 0, into: &connection.pointee.backlog)
       return true
     }
-    switch out.send(to: connection.pointee.socket) {
+    switch out.send(to: connection.pointee.socket, connection.pointee.secure) {
     case .all:
       out.reset()
       return true
@@ -461,7 +502,7 @@ struct WorkerState {
   /// Sends on what the socket did not take before. False if the connection is closed.
   mutating func drainBacklog(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     if connection.pointee.parking == .commit || connection.pointee.datagram != nil { return true }
-    if !connection.pointee.backlog.send(to: connection.pointee.socket) {
+    if !connection.pointee.backlog.send(to: connection.pointee.socket, connection.pointee.secure) {
       close(connection)
       return false
     }

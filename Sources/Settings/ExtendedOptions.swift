@@ -45,10 +45,14 @@ package enum ExtendedOptions {
     "ext_item_age": unsigned32, "ext_low_ttl": unsigned32, "ext_recache_rate": unsigned32,
     "ext_compact_under": unsigned32, "ext_drop_under": unsigned32, "ext_max_sleep": unsigned32,
     "ext_max_frag": .fraction(above: -1, upTo: nil), "ext_drop_unread": .none,
+    "ssl_chain_cert": .text, "ssl_key": .text, "ssl_verify_mode": .whole(0...3),
+    // OpenSSL's numbers: 1 is PEM, 2 ASN.1 (DER).
+    "ssl_keyformat": .whole(1...2), "ssl_ciphers": .text, "ssl_ca_cert": .text, "ssl_wbuf_size": unsigned32,
+    "ssl_session_cache": .none, "ssl_kernel_tls": .none, "ssl_min_version": .whole(0...3),
   ]
 
   /// Splits the texts behind each -o at their commas and checks every option. Throws for an unknown one, for a
-  /// value that memcached refuses, and for what would make the server other than asked (TLS, the proxy).
+  /// value that memcached refuses, and for what would make the server other than asked (the proxy).
   package static func parse(_ texts: [String]) throws(SettingsError) -> [ExtendedOption] {
     var options: [ExtendedOption] = []
     for part in texts.joined(separator: ",").split(separator: ",") {
@@ -62,9 +66,7 @@ package enum ExtendedOptions {
 
   private static func check(_ option: ExtendedOption) throws(SettingsError) {
     let name = option.name
-    for (prefix, what) in [("ssl_", "TLS"), ("proxy_", "the proxy")] where name.hasPrefix(prefix) {
-      throw SettingsError("-o \(name): \(what) is not available in this version")
-    }
+    if name.hasPrefix("proxy_") { throw SettingsError("-o \(name): there is no proxy in this server") }
     guard let value = allowed[name] else {
       let near = nearestName(to: name, among: allowed.keys.sorted()).map { "; did you mean '\($0)'?" } ?? ""
       throw SettingsError("-o: there is no option '\(name)'\(near)")

@@ -1,5 +1,17 @@
 import CacheCore
 
+/// What an address says of TLS.
+package enum ListenSecurity: Sendable, Equatable {
+  /// TLS if there is any, and clients show what `tls.verify` says.
+  case asSet
+  /// `notls:`
+  case plain
+  /// `btls:` TLS, and clients show no certificate.
+  case withoutPeer
+  /// `mtls:` TLS, and clients must show a valid one.
+  case withPeer
+}
+
 /// Where to accept connections, or to receive datagrams.
 package struct ListenAddress: Sendable, Equatable {
   /// nil: every interface.
@@ -10,12 +22,16 @@ package struct ListenAddress: Sendable, Equatable {
   package var wire: WireProtocol?
   /// A name of 1 to 8 bytes for this listener's connections; empty: none.
   package var tag: String
+  package var security: ListenSecurity
 
-  package init(host: String?, port: Int, wire: WireProtocol? = nil, tag: String = "") {
+  package init(
+    host: String?, port: Int, wire: WireProtocol? = nil, tag: String = "", security: ListenSecurity = .asSet
+  ) {
     self.host = host
     self.port = port
     self.wire = wire
     self.tag = tag
+    self.security = security
   }
 
   /// The tag's bytes, the first one lowest; 0: none.
@@ -27,15 +43,15 @@ package struct ListenAddress: Sendable, Equatable {
 }
 
 /// "127.0.0.1", "host:port", "[::1]:11211", "::1", "*", several with commas or semicolons between, each perhaps
-/// behind `proto[ascii]:` and `tag[name]:` or `tag_name_:`, in this order. An address without a port has the
-/// default one; port 0 or -1: any free one. The same listener twice is one.
+/// behind `notls:`, `btls:` or `mtls:`, `proto[ascii]:` and `tag[name]:` or `tag_name_:`, in this order. An address without
+/// a port has the default one; port 0 or -1: any free one. The same listener twice is one.
 package func parseListeners(_ text: String, defaultPort: Int) throws(SettingsError) -> [ListenAddress] {
   var list: [ListenAddress] = []
   for part in text.split(whereSeparator: { $0 == "," || $0 == ";" }) {
     let listener = try parseListener(String(part).trimmingSpaces()[...], defaultPort)
     if list.contains(listener) { continue }
     if listener.port != 0, list.contains(where: { $0.host == listener.host && $0.port == listener.port }) {
-      throw SettingsError("-l \(part): this address and port are given twice, with different protocols or tags")
+      throw SettingsError("-l \(part): this address and port are given twice, with different protocols, tags or TLS")
     }
     list.append(listener)
   }
@@ -47,8 +63,11 @@ private func parseListener(_ text: Substring, _ defaultPort: Int) throws(Setting
   func refusal(_ reason: String) -> SettingsError { SettingsError("-l \(text): \(reason)") }
   var rest = text
   var listener = ListenAddress(host: nil, port: defaultPort)
-  for prefix in ["notls", "btls", "mtls"] where rest.hasPrefix("\(prefix):") {
-    throw refusal("'\(prefix)' is allowed only with TLS, which is not available in this version")
+  for (prefix, security) in [("notls:", ListenSecurity.plain), ("btls:", .withoutPeer), ("mtls:", .withPeer)]
+  where rest.hasPrefix(prefix) {
+    listener.security = security
+    rest = rest.dropFirst(prefix.count)
+    break
   }
   if rest.hasPrefix("proto[") {
     guard let close = rest.firstIndex(of: "]") else { throw refusal("a ']' is missing behind 'proto['") }

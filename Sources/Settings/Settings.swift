@@ -42,6 +42,7 @@ package struct Settings: Sendable, Equatable {
   package var passwordFile: String? = nil
   /// `sasl`: the binary protocol authenticates too, from the same file.
   package var saslEnabled = false
+  package var tls = TLSSettings()
   package var unixSocketPath: String? = nil
   package var unixSocketMode = 0o700
   package var threads = 4
@@ -90,6 +91,8 @@ package struct Settings: Sendable, Equatable {
   /// `hot.demote-after`: seconds without use after which an item leaves RAM; nil: only under pressure.
   package var demoteAfter: Int? = nil
   package var cold: ColdSettings? = nil
+  /// nil: no page for administrators, and no metrics over HTTP.
+  package var admin: AdminSettings? = nil
   /// Options of memcached that were given and mean nothing here; one line each at -v.
   package var withoutMeaningHere: [String] = []
 

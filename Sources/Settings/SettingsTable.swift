@@ -17,6 +17,9 @@ package struct SettingEntry: Sendable {
   /// The value that it has if nobody names one.
   package var defaultText: String { text(Draft()) }
 
+  /// Its value is shown to nobody, also not in an error.
+  package var isSecret: Bool { key == "admin.token" }
+
   /// THERMOCLINE_HOT_MEMORY for hot.memory.
   package var environmentName: String {
     "THERMOCLINE_" + key.uppercased().map { $0 == "." || $0 == "-" ? "_" : String($0) }.joined()
@@ -36,6 +39,9 @@ package struct Draft: Sendable {
   var cold = ColdSettings(path: "")
   /// 0: only under pressure.
   var demoteAfterSeconds = 0
+  var adminListen: String? = nil
+  var adminToken: String? = nil
+  var adminTokenFile: String? = nil
 
   package init() {}
 }
@@ -88,6 +94,16 @@ package enum SettingsTable {
     choice("protocol", \.settings.wireProtocol),
     text("auth-file", allowed: "a path", \.settings.passwordFile),
     flag("sasl", \.settings.saslEnabled),
+    flag("tls.enabled", \.settings.tls.isEnabled),
+    text("tls.certificate", allowed: "a path", \.settings.tls.certificateFile),
+    text("tls.key", allowed: "a path", \.settings.tls.keyFile),
+    choice("tls.key-format", \.settings.tls.keyFormat),
+    text("tls.client-roots", allowed: "a path", \.settings.tls.clientRootsFile),
+    choice("tls.verify", \.settings.tls.verification),
+    text("tls.ciphers", allowed: "a list of ciphers, as OpenSSL has it", \.settings.tls.ciphers),
+    choice("tls.min-version", \.settings.tls.oldest),
+    flag("tls.session-cache", \.settings.tls.keepsSessions),
+    flag("tls.kernel", \.settings.tls.usesKernel),
     text("user", allowed: "a user of this system", \.settings.user),
     flag("daemon", \.settings.daemonize),
     flag("core-files", \.settings.coreFiles),
@@ -109,6 +125,22 @@ package enum SettingsTable {
     number("cold.readers", 1...64, \.cold.readers),
     choice("cold.when-slow", \.cold.whenSlow),
     number("cold.promotion.reads", 0...3, \.settings.promoteAfter),
+    SettingEntry(key: "admin.listen", kind: .text, allowed: AdminSettings.allowedListen) {
+      $1.adminListen = $0
+      return $0 == "off" || AdminSettings(listen: $0) != nil
+    } text: {
+      $0.adminListen ?? "off"
+    },
+    SettingEntry(
+      key: "admin.token", kind: .text, allowed: "at least \(AdminSettings.shortestToken) characters without spaces"
+    ) {
+      $1.adminToken = $0
+      return $0.count >= AdminSettings.shortestToken && $0.utf8.allSatisfy { (33...126).contains($0) }
+    } text: {
+      // It is nobody's business but the config's.
+      $0.adminToken == nil ? "" : "(not shown)"
+    },
+    text("admin.token-file", allowed: "a path", \.adminTokenFile),
   ]
 
   package static func entry(_ key: String) -> SettingEntry? { entries.first { $0.key == key } }
@@ -204,7 +236,8 @@ extension Draft {
       throw SettingsError(origin: origin, unknownKey: key, nearest: near)
     }
     if !entry.apply(text, &self) {
-      throw SettingsError(origin: origin, key: key, value: text, allowed: entry.allowed)
+      throw SettingsError(
+        origin: origin, key: key, value: entry.isSecret ? "(not shown)" : text, allowed: entry.allowed)
     }
   }
 
@@ -221,6 +254,7 @@ extension Draft {
       if port != 0 { settings.listeners = try addresses(defaultPort: max(port, 0)) }
       if datagramPort != 0 { settings.datagramListeners = try addresses(defaultPort: max(datagramPort, 0)) }
     }
+    try settings.checkTLS()
     try settleAuthentication(&settings, environment)
     if settings.maximumItemSize > settings.hotMemory / 2 {
       throw SettingsError(
@@ -228,6 +262,7 @@ extension Draft {
       )
     }
     settings.demoteAfter = demoteAfterSeconds == 0 ? nil : demoteAfterSeconds
+    settings.admin = try finishedAdmin()
     if coldEnabled {
       var cold = cold
       cold.pathIsDefault = coldPath == nil

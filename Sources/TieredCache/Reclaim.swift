@@ -93,6 +93,7 @@ extension TieredCache {
     var flushed = 0
     var droppedBytes = 0
     var demoted: UInt64 = 0
+    var alone: UInt64 = 0
     let step = state.hot.reclaim(
       items, now: now, hasher: hasher,
       unsavedMayGo: { item, hash in
@@ -117,9 +118,10 @@ extension TieredCache {
       },
       evicted: { item, _ in
         demoted += 1
-        // What was unsaved and had to go is lost; what was clean has its row.
-        self.noteMovement(
-          item, hasCold && !item.state.contains(.unsaved) ? .demotion : .eviction, now: now)
+        if hasCold && item.state.isDisjoint(with: .ofAnyRow) { alone += 1 }
+        // What was unsaved and had to go is lost, as is what the file did not take; else it has its row.
+        let hasRow = hasCold && !item.state.contains(.unsaved) && item.state.contains(.mayHaveRow)
+        self.noteMovement(item, hasRow ? .demotion : .eviction, now: now)
       })
     for hash in toQueue { state.enqueue(hash) }
     if !toQueue.isEmpty { writeBehind!.urge() }
@@ -128,7 +130,8 @@ extension TieredCache {
       state.counters.droppedUnsaved += UInt64(dropped)
       for tombstone in buried { state.add(tombstone) }
     }
-    if hasCold { state.counters.demotions += demoted - UInt64(min(dropped, Int(demoted))) }
+    state.counters.evictedAlone += alone
+    if hasCold { state.counters.demotions += demoted - alone - UInt64(min(dropped, Int(demoted - alone))) }
     return step
   }
 
@@ -249,6 +252,7 @@ extension TieredCache {
       state.hot.countDemotion(item)
       state.drop(item, hash: hash)
       state.counters.demotions += 1
+      state.counters.idleDemotions += 1
     }
     state.forgetUnsaved(count: goneCount, bytes: goneBytes)
     state.sweep = cursor

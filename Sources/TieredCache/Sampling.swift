@@ -217,7 +217,7 @@ extension TieredCache {
   package func advice(now: UnixSeconds) -> AdviceReport? {
     drainSamples(now: now)
     let taken = pool.takenBytes
-    let limit = Int(options.cold?.limit ?? 0)
+    let limit = Int(store?.currentLimit ?? 0)
     let figures: AdviceFigures? = sampling.state.withLock { sampling in
       guard let ratios = sampling.hot.hitRatios else { return nil }
       let seconds = Double(max(now - min(now, sampling.beganAt), 1))

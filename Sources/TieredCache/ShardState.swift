@@ -65,9 +65,9 @@ package struct ShardState: ~Copyable {
   /// Whether a key that neither tier knows, and whose item does not say so, may have a row in the file.
   var mayHaveUnknownRows: Bool { isScanning || hasUnknownRows || hasGivenUpRows }
 
-  /// Items of both tiers, each once: those with a row, and those in RAM that have none. (Without a cold
-  /// tier no item is ever unsaved.)
-  var itemCount: Int { cold.count + (unsavedCount > 0 || cold.count > 0 ? unsavedCount : hot.counters.items) }
+  /// Items of both tiers, each once: those with a row or about to be written, or if those are more, all in RAM (some
+  /// of which may never have a row; without a cold tier none has).
+  var itemCount: Int { max(cold.count + unsavedCount, hot.counters.items) }
 
   /// No longer unsaved, or no longer there.
   mutating func forgetUnsaved(count: Int, bytes: Int) {
@@ -202,6 +202,8 @@ package struct TierCounters: Sendable {
   package var stores: UInt64 = 0
   package var promotions: UInt64 = 0
   package var demotions: UInt64 = 0
+  /// Of these, for being idle.
+  package var idleDemotions: UInt64 = 0
   package var coldHits: UInt64 = 0
   /// Of these, those that the counters by class count as well, as reads of the item that was promoted.
   package var coldHitsByClass: UInt64 = 0
@@ -217,6 +219,9 @@ package struct TierCounters: Sendable {
   package var secondChances: UInt64 = 0
   package var droppedUnsaved: UInt64 = 0
   package var refusedByFile: UInt64 = 0
+  package var refusedOverBudget: UInt64 = 0
+  /// Evicted items that were in RAM alone because the file or its admission had refused them.
+  package var evictedAlone: UInt64 = 0
   package var getExpired: UInt64 = 0
   package var getFlushed: UInt64 = 0
   package var outOfMemory: UInt64 = 0
@@ -225,6 +230,7 @@ package struct TierCounters: Sendable {
     a.stores += b.stores
     a.promotions += b.promotions
     a.demotions += b.demotions
+    a.idleDemotions += b.idleDemotions
     a.coldHits += b.coldHits
     a.coldHitsByClass += b.coldHitsByClass
     a.misses += b.misses
@@ -237,6 +243,8 @@ package struct TierCounters: Sendable {
     a.secondChances += b.secondChances
     a.droppedUnsaved += b.droppedUnsaved
     a.refusedByFile += b.refusedByFile
+    a.refusedOverBudget += b.refusedOverBudget
+    a.evictedAlone += b.evictedAlone
     a.getExpired += b.getExpired
     a.getFlushed += b.getFlushed
     a.outOfMemory += b.outOfMemory

@@ -23,6 +23,8 @@ package struct TierStatistics {
     package var file: ColdStatistics
     package var cyclesDone: UInt64
     package var bytesWritten: UInt64
+    /// How long the oldest write that still has to go into the file has waited at most.
+    package var flushLagNanoseconds: UInt64
     package var isWritable: Bool
     package var scanDone: Bool
     package var limit: Int64
@@ -30,7 +32,7 @@ package struct TierStatistics {
 
   /// Live items that are gone for good although nobody asked for it.
   package var lostItems: UInt64 {
-    cold == nil ? hot.evictions : tiers.coldEvictions + tiers.droppedUnsaved
+    cold == nil ? hot.evictions : tiers.coldEvictions + tiers.droppedUnsaved + tiers.evictedAlone
   }
 }
 
@@ -85,10 +87,16 @@ extension TieredCache {
         reads: coldReads.counters, file: store.statistics,
         cyclesDone: writeBehind.cyclesDone.load(ordering: .relaxed),
         bytesWritten: writeBehind.bytesWritten.load(ordering: .relaxed),
+        flushLagNanoseconds: sum.unsavedQueue == 0 ? 0 : writeBehind.savedAgo(),
         isWritable: coldWritable.load(ordering: .relaxed), scanDone: scanProgress.with { $0.done },
-        limit: options.cold!.limit)
+        limit: store.currentLimit)
     }
     return sum
+  }
+
+  /// Whether the start scan is over and the file takes writes; nil: there is no cold tier.
+  package var coldReadiness: (scanDone: Bool, isWritable: Bool)? {
+    store == nil ? nil : (scanProgress.with { $0.done }, coldWritable.load(ordering: .relaxed))
   }
 
   /// Items in RAM by size, over all shards, and the ages of the queues.

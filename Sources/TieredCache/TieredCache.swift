@@ -37,6 +37,7 @@ package struct TieredCacheOptions: Sendable {
   package var durability = Durability.interval
   package var intervalMilliseconds = 1000
   package var slowDisk = SlowDiskPolicy.wait
+  package var admission = AdmissionLimits()
   package var readers = 2
   package var promoteAfter = 1
   package var startWaitMilliseconds = 500
@@ -147,9 +148,8 @@ package final class TieredCache: Sendable {
     var store: ColdStore? = nil
     if let cold = options.cold { store = try ColdStore.open(cold, logger: logger) }
     self.store = store
-    // A file from before its limit was lowered may have more rows than the limit allows.
-    coldIndexMaximum =
-      store.map { max(Int(max(options.cold!.limit, $0.statistics.fileBytes) / 64) / count * 4, 1 << 16) } ?? 0
+    // Whatever the limit may be raised to; twice, as shards are not alike.
+    coldIndexMaximum = store == nil ? 0 : ColdIndex.mostEntries / count * 2
     let firstCAS = store?.casFloor ?? 1
     var epoch = store?.flushEpoch ?? 0
     var pendingFlushAt = store?.pendingFlushAt ?? 0
@@ -185,7 +185,7 @@ package final class TieredCache: Sendable {
     if let store {
       coldReads = ColdReads(pool: pool, hasher: hasher)
       writeBehind = WriteBehind(
-        writer: try store.makeWriter(), shardCount: count, casReservedTo: firstCAS + (1 << 32))
+        writer: try store.makeWriter(), admission: options.admission, casReservedTo: firstCAS + (1 << 32))
       if flushIsDue { writeBehind!.flushChanged.store(true, ordering: .relaxed) }
     } else {
       coldReads = nil
@@ -208,6 +208,17 @@ package final class TieredCache: Sendable {
     pool.setLimit(bytes)
     unsavedLimit.store(
       Self.unsavedLimit(bytes, shards: shardCount, segment: pool.segmentBytes), ordering: .relaxed)
+    return true
+  }
+
+  /// Another limit for the file and its WAL together, while serving. A file that is longer gives up its oldest rows and
+  /// gets shorter within seconds, a few megabytes between the writer's other work. False: there is no cold tier.
+  @discardableResult
+  package func setColdLimit(_ bytes: Int64) -> Bool {
+    guard let store, let writeBehind else { return false }
+    store.setLimit(bytes)
+    writeBehind.urge()
+    writeBehind.wakeIfUrged()
     return true
   }
 

@@ -33,6 +33,11 @@ final class WriteBehind: @unchecked Sendable {
   var failing = false
   /// In the write under way.
   var gaveRowsUp = false
+  var admission: Admission
+  /// What `admission` goes by from the next batch on.
+  let admissionLimits: Lock<AdmissionLimits>
+  /// What is written now is written by a clean stop.
+  var isStopping = false
 
   private let wanted = Atomic<Bool>(false)
   private let signalled = Atomic<Bool>(false)
@@ -41,9 +46,14 @@ final class WriteBehind: @unchecked Sendable {
   let cyclesFailed = Atomic<UInt64>(0)
   /// Of keys and values of the rows that were handed to the file.
   let bytesWritten = Atomic<UInt64>(0)
+  /// All that was acknowledged before this moment is in the file: when the last cycle that succeeded began, in
+  /// monotonic nanoseconds.
+  let savedUntil = Atomic<UInt64>(MonotonicTime.nanoseconds())
 
-  init(writer: ColdWriter, shardCount: Int, casReservedTo: UInt64) {
+  init(writer: ColdWriter, admission: AdmissionLimits, casReservedTo: UInt64) {
     self.writer = writer
+    self.admission = Admission(admission, at: 0)
+    admissionLimits = Lock(admission)
     self.casReservedTo = casReservedTo
   }
 
@@ -88,6 +98,12 @@ final class WriteBehind: @unchecked Sendable {
   /// Some of what was unsaved is not any more: those who wait for room may try again.
   func roomMade() {
     for sink in state.with({ $0.sinks }) { sink.cycleEnded(0, succeeded: true) }
+  }
+
+  /// Nanoseconds since `savedUntil`.
+  func savedAgo() -> UInt64 {
+    let saved = savedUntil.load(ordering: .relaxed)
+    return max(MonotonicTime.nanoseconds(), saved) - saved
   }
 
   func endCycle(_ number: UInt64, succeeded: Bool) {
@@ -268,6 +284,7 @@ extension TieredCache {
   @discardableResult
   package func writeCycle() -> Bool {
     let behind = writeBehind!
+    let began = MonotonicTime.nanoseconds()
     let number = behind.state.with { state in
       state.cyclesStarted += 1
       return state.cyclesStarted
@@ -275,6 +292,7 @@ extension TieredCache {
     var succeeded = true
     do throws(ColdError) {
       try writeMarks()
+      try fitFile()
       beginCycle()
       while collect() > 0 {
         behind.onFullBatch?()
@@ -298,12 +316,34 @@ extension TieredCache {
         logger.error("the cold tier can't be written, hot items are served on: \(error)")
       }
     }
+    if succeeded { behind.savedUntil.store(began, ordering: .relaxed) }
     behind.endCycle(number, succeeded: succeeded)
     return succeeded
   }
 
   func beginCycle() {
     for i in 0..<shardCount { (shards + i).withLock { $0.beginCycle() } }
+  }
+
+  /// Steps towards a lowered limit in a cycle; each takes a few milliseconds.
+  private static let stepsTowardsLimit = 8
+
+  /// A lowered limit is come to also when nothing is written.
+  private func fitFile() throws(ColdError) {
+    // Before the end of the scan nobody knows which rows are live.
+    if !scanProgress.with({ $0.done }) { return }
+    let behind = writeBehind!
+    for _ in 0..<Self.stepsTowardsLimit {
+      let hasMore = try givingUpRows { () throws(ColdError) in
+        try behind.writer.fit(
+          hasher: hasher,
+          judge: { hash, sequence, mayKeep in self.judgeOldRow(hash, sequence, mayKeep: mayKeep) },
+          moved: { moves in self.follow(moves) })
+      }
+      if !hasMore { return }
+    }
+    behind.urge()
+    behind.wakeIfUrged()
   }
 
   private func writeFlushMark() throws(ColdError) {
@@ -348,6 +388,7 @@ extension TieredCache {
   /// Fills the batch from the shards in turn; returns how many queue entries were taken.
   func collect() -> Int {
     let behind = writeBehind!
+    beginAdmission()
     var taken = 0
     var idle = 0
     let now = clock.now()
@@ -379,11 +420,12 @@ extension TieredCache {
       if item.expiresAt != 0 && item.expiresAt <= now {
         // Dead before it was written: only what the log may hold of it matters.
         if !item.state.isDisjoint(with: .perhapsInLog) || state.mayHaveUnknownRows {
-          batch.addTombstone(item.key, item.keyLength, hash: hash, epoch: state.epoch)
+          addTombstoneToBatch(item.key, item.keyLength, hash, epoch: state.epoch)
         }
         state.drop(item, hash: hash)
         continue
       }
+      if !admits(item, hash, &state) { continue }
       batch.add(item, hash: hash, epoch: state.epoch, tombstonesEnd: state.tombstones.end)
       item.state.insert(.inFlight)
     }
@@ -395,7 +437,7 @@ extension TieredCache {
         isOutdone || state.cold.find(tombstone.hash) != nil
         || (item != nil && (item!.state.contains(.inFlight)))
       if !superseded {
-        batch.addTombstone(tombstone.key, tombstone.count, hash: tombstone.hash, epoch: state.epoch)
+        addTombstoneToBatch(tombstone.key, tombstone.count, tombstone.hash, epoch: state.epoch)
       }
       tombstone.deallocate()
     }
@@ -411,25 +453,40 @@ extension TieredCache {
     // A row that was stored after a flush must not be in the file without the flush's mark.
     try writeFlushMark()
     let writer = writeBehind!.writer
-    do throws(ColdError) {
-      let outcome = try batch.withRecords { (records) throws(ColdError) in
+    let outcome = try givingUpRows { () throws(ColdError) in
+      try batch.withRecords { (records) throws(ColdError) in
         try writer.write(
           records, hasher: hasher,
           judge: { hash, sequence, mayKeep in self.judgeOldRow(hash, sequence, mayKeep: mayKeep) },
-          moved: { moves in
-            for move in moves {
-              _ = self.shard(move.hash).withLock { $0.cold.move(move.hash, from: move.from, to: move.to) }
-            }
-          })
+          moved: { moves in self.follow(moves) })
       }
+    }
+    publish(outcome)
+    writeBehind!.bytesWritten.add(UInt64(batch.byteCount), ordering: .relaxed)
+    batch.clear()
+  }
+
+  /// Rows were appended again: the index follows.
+  private func follow(_ moves: [ColdWriter.Move]) {
+    for move in moves {
+      _ = shard(move.hash).withLock { $0.cold.move(move.hash, from: move.from, to: move.to) }
+    }
+  }
+
+  /// A call of the writer in which the oldest rows may have to go.
+  private func givingUpRows<R>(_ body: () throws(ColdError) -> R) throws(ColdError) -> R {
+    let writer = writeBehind!.writer
+    let allowance = writeBehind!.admission.rewriteAllowance
+    writer.rewriteAllowance = allowance
+    defer { writeBehind!.admission.charge(rowBytes: allowance - writer.rewriteAllowance) }
+    do throws(ColdError) {
+      let result = try body()
       settleGivenUpRows(deleted: true)
-      publish(outcome)
-      writeBehind!.bytesWritten.add(UInt64(batch.byteCount), ordering: .relaxed)
+      return result
     } catch {
       settleGivenUpRows(deleted: false)
       throw error
     }
-    batch.clear()
   }
 
   /// Rows that were given up have been deleted, or may still be in the file.
@@ -492,8 +549,8 @@ extension TieredCache {
         }
         state.forgetUnsaved(count: 1, bytes: ShardState.weight(item))
         var bits = item.state
-        bits.subtract(.atWriter)
-        bits.insert(.mayHaveRow)
+        bits.subtract(.ofAnyRow)
+        if sequence != 0 { bits.insert(.mayHaveRow) }
         item.state = bits
         if sequence == 0 {
           // Larger than the file takes: it lives in RAM only, and an older row of it must not outlive it.
@@ -529,6 +586,7 @@ extension TieredCache {
   /// For a clean stop: queues what was never queued (durability shutdown, rows that the file's limit
   /// pushed out).
   func queueEverythingUnsaved() {
+    writeBehind?.isStopping = true
     let now = clock.now()
     for i in 0..<shardCount {
       (shards + i).withLock { state in

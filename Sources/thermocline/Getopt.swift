@@ -22,6 +22,7 @@ enum Getopt {
   /// Ours, which must be written in full; they take a value.
   static let ownWithValue = [
     "config", "cold-path", "cold-limit", "durability", "durability-interval", "promote-after", "demote-after",
+    "admin-listen", "admin-token-file",
   ]
 
   /// The arguments, each short option by itself with its value behind it and each long one in full, and the

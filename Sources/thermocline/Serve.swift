@@ -86,7 +86,9 @@ struct Serve: ParsableCommand {
   var authFile: String?
   @Flag(name: [.customShort("S"), .customLong("enable-sasl")], help: "SASL for the binary protocol, with -Y")
   var sasl = false
-  @Flag(name: [.customShort("Z"), .customLong("enable-ssl")], help: .hidden)
+  @Flag(
+    name: [.customShort("Z"), .customLong("enable-ssl")],
+    help: "TLS; certificate and key: -o ssl_chain_cert=FILE,ssl_key=FILE")
   var tls = false
   @Flag(name: [.customShort("L"), .customLong("enable-largepages")], help: .hidden)
   var largePages = false
@@ -141,6 +143,15 @@ struct Serve: ParsableCommand {
     help: "cold reads before an item is kept in RAM again (default 1; 0 = never)")
   var promoteAfter: String?
 
+  @Option(
+    name: .customLong("admin-listen"), parsing: .unconditional,
+    help: "HTTP for metrics, health and the dashboard, as 127.0.0.1:11280 (default off)")
+  var adminListen: String?
+  @Option(
+    name: .customLong("admin-token-file"), parsing: .unconditional,
+    help: "file with the token that clients of the admin page have to show")
+  var adminTokenFile: String?
+
   func run() throws {
     let settings: Settings
     do {
@@ -160,13 +171,15 @@ struct Serve: ParsableCommand {
     if settings.coreFiles { allowCoreFiles(logger) }
     do {
       if settings.daemonize { try becomeDaemon() }
-      let status = try serve(settings, logger: logger) {
-        if settings.locksMemory { keepInMemory(atLeast: settings.hotMemory, logger) }
-        if let user = settings.user { try become(user) }
-        // By the user who serves, and before the file is opened.
-        if let cold = settings.cold, cold.pathIsDefault { makeStateDirectory(of: cold.path) }
-        if let pidFile = settings.pidFile { try writePID(to: pidFile) }
-      }
+      let status = try serve(
+        settings, logger: logger,
+        onListening: {
+          if settings.locksMemory { keepInMemory(atLeast: settings.hotMemory, logger) }
+          if let user = settings.user { try become(user) }
+          // By the user who serves, and before the file is opened.
+          if let cold = settings.cold, cold.pathIsDefault { makeStateDirectory(of: cold.path) }
+          if let pidFile = settings.pidFile { try writePID(to: pidFile) }
+        }, administer: { administer($0, $1, logger: logger) })
       if let pidFile = settings.pidFile { unlink(pidFile) }
       if status != 0 { throw ExitCode(status) }
     } catch let code as ExitCode {
@@ -238,6 +251,7 @@ struct Serve: ParsableCommand {
     try set("protocol", binding, "-B")
     try set("auth-file", authFile, "-Y")
     if sasl { try set("sasl", "true", "-S") }
+    if tls { try set("tls.enabled", "true", "-Z") }
     try set("cold.path", coldPath, "--cold-path")
     if noCold { try set("cold.enabled", "false", "--no-cold") }
     try set("cold.limit", coldLimit, "--cold-limit")
@@ -245,7 +259,9 @@ struct Serve: ParsableCommand {
     try set("cold.interval", interval, "--durability-interval")
     try set("cold.promotion.reads", promoteAfter, "--promote-after")
     try set("hot.demote-after", demoteAfter, "--demote-after")
-    try refuseWhatIsNotThere()
+    try set("admin.listen", adminListen, "--admin-listen")
+    try set("admin.token-file", adminTokenFile, "--admin-token-file")
+    try checkWhatIsOnlyChecked()
   }
 
   private func readExtended(into draft: inout Draft) throws {
@@ -265,16 +281,21 @@ struct Serve: ParsableCommand {
       case "watcher_logbuf_size": try draft.set("watcher-buffer", "\(option.value ?? "")k", origin: origin)
       case "maxconns_fast": try draft.set("reject-at-maximum", "true", origin: origin)
       case "no_maxconns_fast", "no_modern": try draft.set("reject-at-maximum", "false", origin: origin)
+      case "ssl_chain_cert": try draft.set("tls.certificate", option.value ?? "", origin: origin)
+      case "ssl_key": try draft.set("tls.key", option.value ?? "", origin: origin)
+      case "ssl_keyformat": try draft.set("tls.key-format", option.value == "2" ? "der" : "pem", origin: origin)
+      case "ssl_ca_cert": try draft.set("tls.client-roots", option.value ?? "", origin: origin)
+      case "ssl_verify_mode":
+        let modes = ["none", "request", "require", "require"]
+        try draft.set("tls.verify", modes[Int(option.value ?? "") ?? 0], origin: origin)
+      case "ssl_ciphers": try draft.set("tls.ciphers", option.value ?? "", origin: origin)
+      case "ssl_min_version": try draft.set("tls.min-version", "1.\(option.value ?? "2")", origin: origin)
+      case "ssl_session_cache": try draft.set("tls.session-cache", "true", origin: origin)
+      case "ssl_kernel_tls": try draft.set("tls.kernel", "true", origin: origin)
       case "sock_cookie_id": draft.settings.socketMark = option.value.flatMap { UInt32($0) }
       default: break
       }
     }
-  }
-
-  /// What would make the server less safe, or other than asked, if it were passed over.
-  private func refuseWhatIsNotThere() throws {
-    if tls { throw SettingsError("-Z: TLS is not available in this version") }
-    try checkWhatIsOnlyChecked()
   }
 
   /// memcached refuses some values of options that have no meaning here; so does this server.
@@ -291,7 +312,8 @@ struct Serve: ParsableCommand {
   /// Of the options behind -o, those that do something here.
   static let withMeaning = [
     "ext_path", "idle_timeout", "track_sizes", "watcher_logbuf_size", "maxconns_fast", "no_maxconns_fast", "no_modern",
-    "sock_cookie_id", "modern",
+    "sock_cookie_id", "modern", "ssl_chain_cert", "ssl_key", "ssl_keyformat", "ssl_ca_cert", "ssl_verify_mode",
+    "ssl_ciphers", "ssl_min_version", "ssl_session_cache", "ssl_kernel_tls",
   ]
 
   private func withoutMeaning() throws -> [String] {

@@ -47,7 +47,7 @@ import Testing
     try withFile { path in
       let limit: Int64 = 16 << 20
       let box = try Box(path, limit: limit)
-      let bytes = Int(box.store.options.maximumRowBytes) - 20_000
+      let bytes = Int(box.store.bounds.maximumRowBytes) - 20_000
       for round in 0..<60 {
         let sequence = try box.write([("key-\(round)", [UInt8](repeating: 3, count: bytes))])[0]
         #expect(try box.read(sequence).value?.count == bytes)
@@ -164,6 +164,56 @@ import Testing
     }
   }
 
+  @Test func aLimitLoweredWhileServingIsComeToInStepsAndWhatIsLeftStays() throws {
+    try withFile { path in
+      let box = try Box(path, limit: 64 << 20)
+      for round in 0..<40 { _ = try box.write(rows("key-\(round)", 1000, bytes: 1000)) }
+      let newest = try box.write(rows("newest", 1000, bytes: 1000))
+      #expect(box.store.statistics.fileBytes + box.store.statistics.walBytes > 40 << 20)
+      let limit: Int64 = 12 << 20
+      box.store.setLimit(limit)
+      var steps = 0
+      var evicted = 0
+      while try box.writer.fit(
+        hasher: box.hasher,
+        judge: { _, _, _ in
+          evicted += 1
+          return .evict
+        }, moved: { _ in })
+      {
+        steps += 1
+        try #require(steps < 100)
+        // Others write meanwhile, and their rows cost no more than a step.
+        if steps == 3 {
+          let before = evicted
+          _ = try box.write(
+            rows("meanwhile", 100, bytes: 1000),
+            judge: { _, _, _ in
+              evicted += 1
+              return .evict
+            })
+          #expect(evicted - before < 10_000)
+        }
+      }
+      #expect(steps > 10)
+      try box.writer.connection.checkpoint(.restart)
+      #expect(box.store.statistics.fileBytes + box.store.statistics.walBytes <= limit)
+      for sequence in newest { #expect(try box.read(sequence).result == .found) }
+      // A higher one holds at once.
+      box.store.setLimit(64 << 20)
+      for round in 0..<20 {
+        _ = try box.write(
+          rows("more-\(round)", 1000, bytes: 1000),
+          judge: { _, _, _ in
+            Issue.record("there was room")
+            return .evict
+          })
+      }
+      for sequence in newest { #expect(try box.read(sequence).result == .found) }
+      box.store.close()
+    }
+  }
+
   @Test func theWALBeginsAnewUnderConstantWritingAndAfterAReaderWasInTheWay() throws {
     try withFile { path in
       let limit: Int64 = 8 << 20
@@ -173,7 +223,7 @@ import Testing
       try box.reader.begin()
       #expect(try box.reader.read(first[0]) { _ in } == .found)
       for round in 0..<4 { _ = try box.write(rows("held-\(round)", 400, bytes: 1000)) }
-      #expect(box.writer.walBytes > box.store.options.walTarget)
+      #expect(box.writer.walBytes > box.store.bounds.walTarget)
       #expect(try box.reader.read(first[0]) { _ in } == .found)
       box.reader.end()
       for round in 0..<200 {
@@ -181,7 +231,7 @@ import Testing
         let sizes = box.store.statistics
         #expect(sizes.fileBytes + sizes.walBytes <= limit, "round \(round)")
       }
-      #expect(box.writer.walBytes < box.store.options.walReserve)
+      #expect(box.writer.walBytes < box.store.bounds.walReserve)
       box.store.close()
     }
   }

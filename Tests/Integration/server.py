@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -59,6 +60,8 @@ class Server:
         self.options = list(options)
         self.fixed_port = port
         self.port = port or 0
+        #: How to speak TLS to it; None: plain.
+        self.security: ssl.SSLContext | None = None
         self.process: subprocess.Popen | None = None
         self.started_at = 0.0
         directory.mkdir(parents=True, exist_ok=True)
@@ -132,7 +135,7 @@ class Server:
             if status is not None:
                 raise ServerFailed(f"ended with status {status}; it said: {self.log[-2000:]!r}")
             try:
-                with Connection(self.port, timeout=max(0.1, deadline - time.monotonic())) as connection:
+                with self.connect(max(0.1, deadline - time.monotonic())) as connection:
                     if connection.call(b"version\r\n").startswith((b"VERSION ", b"CLIENT_ERROR unauthenticated")):
                         return
             except OSError:
@@ -142,7 +145,7 @@ class Server:
             time.sleep(0.002)
 
     def connect(self, timeout: float = 20) -> "Connection":
-        return Connection(self.port, timeout)
+        return Connection(self.port, timeout, self.security)
 
     def signal_and_wait(self, number: int, timeout: float) -> int:
         assert self.process is not None, "not running"
@@ -167,11 +170,13 @@ class Server:
 
 
 class Connection:
-    """A plain socket to a server, with the few readings that a text protocol needs."""
+    """A socket to a server, plain or with TLS, and the few readings that a text protocol needs."""
 
-    def __init__(self, port: int, timeout: float = 20):
+    def __init__(self, port: int, timeout: float = 20, security: ssl.SSLContext | None = None):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if security:
+            self.socket = security.wrap_socket(self.socket, server_hostname="localhost")
         self.buffer = bytearray()
 
     def __enter__(self) -> "Connection":

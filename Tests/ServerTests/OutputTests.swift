@@ -49,7 +49,7 @@ import TieredCache
   @Test func bytesAndPinnedValuesAreSentInOrder() {
     var (output, expected) = filled()
     let (mine, theirs) = pair()
-    if case .all = output.send(to: mine) {} else { Issue.record("not all was sent") }
+    if case .all = output.send(to: mine, nil) {} else { Issue.record("not all was sent") }
     output.reset()
     #expect(output.isEmpty)
     #expect(received(theirs) == expected)
@@ -67,7 +67,7 @@ import TieredCache
       #expect(output.isEmpty)
       #expect(backlog.byteCount == whole.utf8.count - sent)
       let (mine, theirs) = pair()
-      let isWhole = backlog.send(to: mine)
+      let isWhole = backlog.send(to: mine, nil)
       #expect(isWhole)
       #expect(backlog.isEmpty && backlog.byteCount == 0)
       #expect(received(theirs) == String(decoding: Array(whole.utf8)[sent...], as: UTF8.self), "after \(sent)")
@@ -82,7 +82,7 @@ import TieredCache
     var output = filled().0
     let (mine, theirs) = pair()
     close(theirs)
-    if case .failed = output.send(to: mine) {} else { Issue.record("expected a failure") }
+    if case .failed = output.send(to: mine, nil) {} else { Issue.record("expected a failure") }
     output.clear()
     #expect(output.isEmpty)
     close(mine)

@@ -144,13 +144,18 @@ struct FileTests {
     #expect(
       try list("proto[negotiating]:tag_tools_:a") == [.init(host: "a", port: 9, wire: .negotiating, tag: "tools")])
     #expect(try list("proto[b]:[::1]:0") == [.init(host: "::1", port: 0, wire: .binary)])
+    #expect(
+      try list("notls:a,btls:b,mtls:proto[ascii]:tag[x]:c:1") == [
+        .init(host: "a", port: 9, security: .plain), .init(host: "b", port: 9, security: .withoutPeer),
+        .init(host: "c", port: 1, wire: .ascii, tag: "x", security: .withPeer),
+      ])
     #expect(try list("tag[12345678]:a:-1") == [.init(host: "a", port: 0, tag: "12345678")])
     #expect(try list("a:0,a:0,tag[x]:a:0").count == 2, "each may get a port of its own")
     #expect(ListenAddress(host: nil, port: 0, tag: "ab").tagBytes == 0x6261)
     for text in [
       "", ",", "a:", "a:x", "a:65536", "a:-2", ":1", "[::1", "[::1]x", "[]:1", "proto[ascii", "proto[ascii]a",
-      "proto[proxy]:a", "proto[]:a", "tag[x]:proto[ascii]:a", "a:1,proto[ascii]:a:1", "notls:a", "tag[]:a",
-      "tag[123456789]:a", "tag[a:b", "mtls:a",
+      "proto[proxy]:a", "proto[]:a", "tag[x]:proto[ascii]:a", "a:1,proto[ascii]:a:1", "notls:", "tag[]:a",
+      "tag[123456789]:a", "tag[a:b", "a:1,mtls:a:1", "tag[x]:btls:a",
     ] { #expect(throws: SettingsError.self, "\(text)") { try list(text) } }
   }
 }

@@ -31,7 +31,7 @@ struct EveryOptionTests {
 
   static let options: [Option] = [
     Option("a", "unix-mask", "770", .acts), Option("A", "enable-shutdown", nil, .acts),
-    Option("Z", "enable-ssl", nil, .isRefused(naming: "TLS")), Option("p", "port", "11212", .acts),
+    Option("Z", "enable-ssl", nil, .acts), Option("p", "port", "11212", .acts),
     Option("s", "unix-socket", "/tmp/x.sock", .acts), Option("U", "udp-port", "11212", .acts),
     Option("m", "memory-limit", "100", .acts), Option("M", "disable-evictions", nil, .acts),
     Option("c", "conn-limit", "10", .acts), Option("k", "lock-memory", nil, .acts),
@@ -78,18 +78,24 @@ struct EveryOptionTests {
     ("ext_compact_under", "1", .isReported), ("ext_drop_under", "1", .isReported),
     ("ext_max_sleep", "1000000", .isReported), ("ext_max_frag", "0.8", .isReported),
     ("ext_drop_unread", nil, .isReported),
-    ("ssl_chain_cert", "x", .isRefused(naming: "TLS")), ("ssl_key", "x", .isRefused(naming: "TLS")),
-    ("ssl_verify_mode", "1", .isRefused(naming: "TLS")), ("ssl_keyformat", "1", .isRefused(naming: "TLS")),
-    ("ssl_ciphers", "x", .isRefused(naming: "TLS")), ("ssl_ca_cert", "x", .isRefused(naming: "TLS")),
-    ("ssl_wbuf_size", "16", .isRefused(naming: "TLS")), ("ssl_session_cache", nil, .isRefused(naming: "TLS")),
-    ("ssl_kernel_tls", nil, .isRefused(naming: "TLS")), ("ssl_min_version", "2", .isRefused(naming: "TLS")),
+    ("ssl_chain_cert", "x", .acts), ("ssl_key", "x", .acts),
+    ("ssl_verify_mode", "1", .acts), ("ssl_keyformat", "1", .acts),
+    ("ssl_ciphers", "x", .acts), ("ssl_ca_cert", "x", .acts),
+    ("ssl_wbuf_size", "16", .isReported), ("ssl_session_cache", nil, .acts),
+    ("ssl_kernel_tls", nil, .acts), ("ssl_min_version", "2", .acts),
     ("proxy_config", "x", .isRefused(naming: "proxy")), ("proxy_arg", "x", .isRefused(naming: "proxy")),
     ("proxy_uring", nil, .isRefused(naming: "proxy")), ("proxy_memprofile", nil, .isRefused(naming: "proxy")),
   ]
 
   private func check(_ arguments: [String], named name: String, _ fate: Fate) throws {
-    // SASL has to have users.
-    let read = Getopt.read(name == "-S" ? arguments + ["-Y", "/tmp/users"] : arguments)
+    // SASL has to have users, TLS a certificate, and whom to trust if it asks for others'.
+    let more =
+      switch name {
+      case "-S": ["-Y", "/tmp/users"]
+      case "-Z": ["-o", "ssl_chain_cert=/tmp/certificate"]
+      default: [String]()
+      }
+    let read = Getopt.read(arguments + more)
     if case .asks(let question) = fate {
       #expect(read.question == question)
       return
@@ -126,7 +132,7 @@ struct EveryOptionTests {
     #expect(Set(Self.options.filter { $0.value != nil }.map(\.letter)) == Getopt.withValue)
     #expect(Set(Self.options.compactMap(\.long)) == Set(Getopt.longWithValue + Getopt.longFlags))
     let own: Set = ["no_lru_bumps", "ext_page_count"]
-    let known = Set(Self.extended.map(\.name).filter { !$0.hasPrefix("ssl_") && !$0.hasPrefix("proxy_") })
+    let known = Set(Self.extended.map(\.name).filter { !$0.hasPrefix("proxy_") })
     #expect(known.union(own) == Set(ExtendedOptions.allowed.keys))
   }
 }

@@ -18,6 +18,8 @@ import Testing
     case pressure
     /// The file is too small as well.
     case eviction
+    /// It may not be written as fast as things are stored either.
+    case budget
     // With a disk that loses its power.
     case powerInterval, powerAlways, powerShutdown, powerEviction
 
@@ -28,11 +30,11 @@ import Testing
       default: .interval
       }
     }
-    var evicts: Bool { self == .eviction || self == .powerEviction }
+    var evicts: Bool { [.eviction, .budget, .powerEviction].contains(self) }
     /// Whether an item may be gone that nobody deleted.
     var forgets: Bool { evicts || self == .pressure || self == .powerShutdown }
   }
-  static let kills: [Regime] = [.roomForAll, .shutdown, .pressure, .eviction]
+  static let kills: [Regime] = [.roomForAll, .shutdown, .pressure, .eviction, .budget]
   static let powerCuts: [Regime] = [.powerInterval, .powerAlways, .powerShutdown, .powerEviction]
 
   static let seeds: [UInt64] = {

@@ -72,7 +72,8 @@ final class EventRun {
   func open(scans: Bool) throws {
     bench = try Bench(
       path: path, clock: clock, memory: regime.forgets ? 1 << 20 : 16 << 20,
-      durability: regime.durability, coldLimit: regime.evicts ? 4 << 20 : 64 << 20, scans: scans, vfs: disk?.name)
+      durability: regime.durability, coldLimit: regime.evicts ? 4 << 20 : 64 << 20, scans: scans,
+      writeBudget: regime == .budget ? 150_000 : nil, vfs: disk?.name)
     let behind = bench.cache.writeBehind!
     behind.batch.rowLimit = 1 + roll(6)
     behind.onFullBatch = { [unowned self] in interlude() }
@@ -160,6 +161,7 @@ final class EventRun {
     case 90: if roll(4) == 0, fileWorks { laterFlush() }
     case 91: if disk == nil { try setFile(works: roll(3) > 0) }
     case 93..<96 where disk != nil: checkpoint()
+    case 93 where regime.evicts: bench.cache.setColdLimit(Int64(4 + roll(5)) << 20)
     case 92:
       if disk == nil && roll(2) == 0 {
         try crash()

@@ -44,7 +44,8 @@ final class Bench {
   init(
     path: String?, clock: ServerClock = ServerClock(standingAt: 1_000_000), memory: Int = 4 << 20,
     durability: Durability = .interval, coldLimit: Int64 = 64 << 20, scans: Bool = true,
-    demoteAfter: UInt32? = nil, vfs: String? = nil, policy: EvictionPolicy.Name = .s3fifo
+    demoteAfter: UInt32? = nil, writeBudget: Int64? = nil, vfs: String? = nil,
+    policy: EvictionPolicy.Name = .s3fifo
   ) throws {
     self.path = path
     self.clock = clock
@@ -57,6 +58,7 @@ final class Bench {
     options.durability = durability
     options.startsThreads = false
     options.demoteAfterSeconds = demoteAfter
+    options.admission.writeBudget = writeBudget
     if let path {
       options.cold = ColdOptions(path: path, limit: coldLimit, synchronousFull: durability == .always, vfs: vfs)
     }

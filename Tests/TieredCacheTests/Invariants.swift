@@ -39,7 +39,8 @@ extension ShardState {
     var queued: [UInt64: Int] = [:]
     for i in 0..<unsavedQueue.count { queued[unsavedQueue[i], default: 0] += 1 }
     // Rows that went before their items did.
-    let isMissingRows = counters.coldEvictions + counters.refusedByFile + counters.coldMissing > 0
+    let refused = counters.refusedByFile + counters.refusedOverBudget
+    let isMissingRows = counters.coldEvictions + refused + counters.coldMissing > 0
     var count = 0
     var bytes = 0
     var first: String?
@@ -62,7 +63,8 @@ extension ShardState {
           !queues || !isOfEpoch || !state.isDisjoint(with: [.queued, .inFlight]), "unsaved, and nobody is to write it")
       } else {
         require(!state.contains(.inFlight), "in flight, but not unsaved")
-        require(!hasColdTier || state.contains(.mayHaveRow), "clean, but was never written")
+        require(!hasColdTier || state.contains(.mayHaveRow) || refused > 0, "clean, but was never written")
+        require(entry == nil || state.contains(.mayHaveRow), "in RAM alone, and in the cold index")
         require(
           entry != nil || !hasColdTier || isMissingRows || !hot.isLive(item, at: now),
           "clean, and not in the cold index")

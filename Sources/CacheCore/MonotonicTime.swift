@@ -1,0 +1,10 @@
+import Glibc
+
+/// Time that never steps back; for durations alone.
+public enum MonotonicTime {
+  public static func nanoseconds() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+  }
+}
