@@ -105,7 +105,7 @@ package struct FileEstimator: ~Copyable {
   package mutating func lower(to lower: KeySample) {
     if lower.threshold >= sample.threshold { return }
     sample = lower
-    keys.forEach { keys, key in
+    keys.visit { keys, key in
       if !lower.contains(keys.hash(key)) { keys.remove(key) }
     }
   }
@@ -114,7 +114,7 @@ package struct FileEstimator: ~Copyable {
   private mutating func makeRoom(_ moment: UInt32, span: UInt64) {
     let old = UInt32(truncatingIfNeeded: max(span / Self.unit, 1) &* 8)
     let written = written
-    keys.forEach { keys, key in
+    keys.visit { keys, key in
       if moment &- written[Int(key)] > old { keys.remove(key) }
     }
     while keys.count * 8 > keys.capacity * 7 && sample.threshold > 0 {

@@ -119,7 +119,7 @@ package struct HotTierEstimator: ~Copyable {
     if lower.threshold >= sample.threshold { return }
     sample = lower
     let tiers = tiers
-    keys.forEach { keys, key in
+    keys.visit { keys, key in
       if lower.contains(keys.hash(key)) { return }
       for i in 0..<Self.tierCount where keys.isHeld(key, by: i) { tiers[i].remove(key, &keys) }
       keys.remove(key)

@@ -126,7 +126,7 @@ struct KeyTable: ~Copyable {
   }
 
   /// The keys that are in, in no order; `body` may remove the key that it is given.
-  mutating func forEach(_ body: (inout KeyTable, UInt16) -> Void) {
+  mutating func visit(_ body: (inout KeyTable, UInt16) -> Void) {
     for number in 0..<capacity where holders[number] != 0 { body(&self, UInt16(number)) }
   }
 }

@@ -26,7 +26,7 @@ struct KeyTableTests {
     }
     #expect(Set(model.values).count == model.count)
     var met: Set<UInt16> = []
-    table.forEach { table, key in
+    table.visit { table, key in
       #expect(model[table.hash(key)] == key)
       met.insert(key)
     }
