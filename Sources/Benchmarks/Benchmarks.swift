@@ -7,7 +7,9 @@ import Glibc
 struct Benchmarks: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "Benchmarks", abstract: "Compares this server with memcached, side by side.",
-    subcommands: [Room.self, HitRatio.self, MemoryUse.self, ExpiryLag.self, LargeValues.self, Compare.self, Advice.self])
+    subcommands: [
+      Room.self, HitRatio.self, MemoryUse.self, ExpiryLag.self, LargeValues.self, Compare.self, Advice.self,
+    ])
 }
 
 /// The two that are compared.
