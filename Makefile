@@ -87,13 +87,14 @@ soak: build test-packages $(VENV)/installed ## the long form of the tests: more 
 	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests'
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
 
-bench: build test-packages ## compare with memcached side by side: rates and processor time, items that fit, misses, memory, expiry, large values (MEMCACHED=)
+bench: build test-packages ## compare with memcached side by side: rates and processor time, items that fit, misses, memory, expiry, large values, advice (MEMCACHED=)
 	.build/release/Benchmarks compare --memcached $(MEMCACHED)
 	.build/release/Benchmarks room --memcached $(MEMCACHED)
 	.build/release/Benchmarks hit-ratio --memcached $(MEMCACHED)
 	.build/release/Benchmarks memory --memcached $(MEMCACHED)
 	.build/release/Benchmarks expiry --memcached $(MEMCACHED)
 	.build/release/Benchmarks large --memcached $(MEMCACHED)
+	.build/release/Benchmarks advice
 
 fuzz: build-packages swift-present ## try a million inputs on the parsers, and thousands on a whole server (FUZZ_RUNS=, FUZZ_SERVER_RUNS=, FUZZ_SEED=)
 	THERMOCLINE_FUZZ=1 $(SWIFT) build -c release --scratch-path $(FUZZ_BUILD) --product ProtocolFuzz
