@@ -53,10 +53,14 @@ BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev
   libcurl4-openssl-dev libxml2-dev libncurses-dev zlib1g-dev
 # What the integration tests compare with, what they run in, what counts instructions, what looks at the page for
 # administrators and (promtool, of prometheus) at its metrics.
-TEST_PACKAGES := memcached libmemcached-tools openssl python3 python3-venv valgrind chromium prometheus
+TEST_PACKAGES := memcached libmemcached-tools libcache-memcached-fast-perl openssl python3 python3-venv valgrind \
+  chromium prometheus
+# The clients of other languages, what the examples need, and what stands before many servers.
+CLIENT_PACKAGES := php-cli php-memcached ruby ruby-dalli ruby-sinatra golang-go golang-github-bradfitz-gomemcache-dev \
+  nutcracker
 
 .PHONY: help run build test unit integration fuzz sanitize sanitize-address sanitize-thread lint format soak bench \
-        clean swift-present build-packages test-packages
+        clients clean swift-present build-packages test-packages client-packages
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -86,6 +90,10 @@ integration: build test-packages $(VENV)/installed ## run the tests that talk to
 soak: build test-packages $(VENV)/installed ## the long form of the tests: more crashes, power cuts and damage, and times are checked
 	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests'
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
+
+clients: build test-packages client-packages $(VENV)/installed ## run every client library and example, also those of PHP, Ruby, Perl and Go; prints a table
+	CLIENTS=all $(VENV)/bin/pytest $(addprefix Tests/Integration/test_, clients.py pymemcache.py django_cache.py django.py \
+	  libmemcached_tools.py programs.py)
 
 bench: build test-packages ## compare with memcached side by side: rates and processor time, items that fit, misses, memory, expiry, large values, advice (MEMCACHED=)
 	.build/release/Benchmarks compare --memcached $(MEMCACHED)
@@ -146,6 +154,11 @@ endif
 test-packages:
 ifneq ($(APT),no)
 	@scripts/install-packages "run the tests" $(TEST_PACKAGES)
+endif
+
+client-packages:
+ifneq ($(APT),no)
+	@scripts/install-packages "run all clients" $(CLIENT_PACKAGES)
 endif
 
 # Debian's own python3, since that is the one python3-venv belongs to.

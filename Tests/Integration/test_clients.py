@@ -1,22 +1,20 @@
 """Client libraries do what their own documentation says: with all items in RAM, and with each of them in the file.
 
-pymemcache has test_pymemcache.py. Here: pylibmc (libmemcached; text and binary), python-binary-memcached, aiomcache,
-emcache (text and its binding of the meta commands), meta-memcache; and memccapable, libmemcached's own test of a server,
-which has to pass as far as memcached itself passes it.
+pymemcache has test_pymemcache.py, Django test_django_cache.py, other languages test_programs.py. Here: pylibmc
+(libmemcached; text and binary), python-binary-memcached, libmc, aiomcache, emcache (text and its binding of the meta
+commands), meta-memcache.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
 import time
-from contextlib import closing
-from dataclasses import dataclass
 
 import aiomcache
 import bmemcached
 import emcache
+import libmc
 import pylibmc
 import pytest
 from meta_memcache import (
@@ -27,72 +25,17 @@ from meta_memcache import (
 )
 from meta_memcache.configuration import LeasePolicy, RecachePolicy, StalePolicy
 from meta_memcache.protocol import SetMode
+from pymemcache.client.base import PooledClient
+from pymemcache.client.hash import HashClient
 
 import server as harness
-from arrangements import Arrangement
-from server import Server
-
-EVERY_BYTE = bytes(range(256))
-
-
-@dataclass
-class Place:
-    """A server, and the way to the place where its items are to lie."""
-
-    server: Server
-    mover: Arrangement
-
-    @property
-    def port(self) -> int:
-        return self.server.port
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def large(self) -> int:
-        """Bytes of a large value that RAM has room for."""
-        return 60_000 if self.mover.is_cold else 1_000_000
-
-    def settle(self) -> None:
-        """Has everything leave RAM, where that is the arrangement."""
-        self.mover.push_out()
-
-    def shares_of_reads(self) -> tuple[int, int]:
-        with self.server.connect() as connection:
-            figures = connection.statistics()
-        return int(figures["get_hits"]), int(figures.get("cold_reads", 0))
-
-
-@pytest.fixture(scope="module", params=["hot", pytest.param("cold", marks=pytest.mark.cold_tier)])
-def started(request, tmp_path_factory):
-    is_cold = request.param == "cold"
-    options = ["--promote-after", "0"] if is_cold else []
-    server = Server(tmp_path_factory.mktemp(request.param), *options, memory=2 if is_cold else 64).start()
-    yield Place(server, Arrangement(request.param, server, server))
-    crashed = server.has_crashed()
-    server.kill()
-    assert not crashed, server.log[-4000:]
-
-
-@pytest.fixture
-def place(started):
-    with started.server.connect() as connection:
-        assert connection.call(b"flush_all\r\n") == b"OK"
-    return started
-
-
-def wait_for(condition, timeout: float = 8) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not expire"
-        time.sleep(0.05)
+from places import EVERY_BYTE, wait_for
 
 
 # -- pylibmc -----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("binary", [False, True], ids=["text", "binary"])
+@pytest.mark.parametrize("binary", [pytest.param(False, marks=pytest.mark.client("pylibmc", "text"), id="text"),
+                                    pytest.param(True, marks=pytest.mark.client("pylibmc", "binary"), id="binary")])
 def test_pylibmc(place, binary):
     client = pylibmc.Client([place.address], binary=binary, behaviors={"cas": True, "tcp_nodelay": True})
     assert client.set("text", "value") and client.set("number", 42) and client.set("bytes", EVERY_BYTE)
@@ -159,6 +102,7 @@ def test_pylibmc(place, binary):
 
 # -- python-binary-memcached -------------------------------------------------------------------------------------
 
+@pytest.mark.client("python-binary-memcached", "binary")
 def test_python_binary_memcached(place):
     client = bmemcached.Client([place.address])
     assert client.set("text", "value") and client.set("number", 42) and client.set("bytes", EVERY_BYTE)
@@ -205,8 +149,62 @@ def test_python_binary_memcached(place):
     client.disconnect_all()
 
 
+# -- libmc -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.client("libmc", "text")
+def test_libmc(place):
+    client = libmc.Client([place.address], comp_threshold=0)
+    client.config(libmc.MC_POLL_TIMEOUT, 20_000)
+    assert client.set("text", "value") and client.set("number", 42) and client.set("bytes", EVERY_BYTE)
+    assert client.set("object", {"list": [1, 2.5, None], "text": "\u00fc"}) and client.set("empty", b"")
+    place.settle()
+    assert [client.get(key) for key in ("text", "number", "bytes", "empty")] == ["value", 42, EVERY_BYTE, b""]
+    assert client.get("object") == {"list": [1, 2.5, None], "text": "\u00fc"} and client.get("absent") is None
+    assert not client.add("text", "x") and client.add("added", "x")
+    assert client.replace("added", "y") and not client.replace("absent", "y")
+    assert client.set("joined", b"b")
+    place.settle()
+    assert client.append("joined", b"c") and client.prepend("joined", b"a") and not client.append("absent", b"x")
+    place.settle()
+    assert client.get("joined") == b"abc"
+    assert (client.incr("number"), client.incr("number", 7), client.decr("number", 10)) == (43, 50, 40)
+    place.settle()
+    assert client.get("number") == 40 and client.incr("absent") is None
+
+    many = {f"many{i}": f"value {i}" for i in range(300)}
+    assert client.set_multi(many)
+    place.settle()
+    assert client.get_multi([*many, "absent"]) == many
+    assert client.get_list(["many1", "absent"]) == ["value 1", None]
+    assert client.delete_multi(list(many)[:100])
+    assert len(client.get_multi(list(many))) == 200
+
+    value, cas = client.gets("text")
+    place.settle()
+    assert value == "value" and client.cas("text", "new", 0, cas) and not client.cas("text", "newer", 0, cas)
+    place.settle()
+    assert client.get("text") == "new"
+    assert client.delete("text") and client.get("text") is None
+    large, key = EVERY_BYTE * (place.large // 256), "k" * 250
+    assert client.set("large", large) and client.set(key, "long")
+    place.settle()
+    assert client.get("large") == large and client.get(key) == "long"
+    squeezing = libmc.Client([place.address], comp_threshold=1000)
+    assert squeezing.set("compressed", large)
+    place.settle()
+    assert squeezing.get("compressed") == large
+
+    assert client.set("short", "x", 1) and client.set("touched", "x")
+    place.settle()
+    assert client.touch("touched", 1) and not client.touch("absent", 1)
+    wait_for(lambda: client.get_multi(["short", "touched"]) == {})
+    assert int(client.stats()[place.address]["cmd_get"]) > 10
+    client.quit()
+
+
 # -- aiomcache ---------------------------------------------------------------------------------------------------
 
+@pytest.mark.client("aiomcache", "text")
 def test_aiomcache(place):
     async def use():
         client = aiomcache.Client("127.0.0.1", place.port, pool_size=4)
@@ -250,6 +248,7 @@ def test_aiomcache(place):
 
 # -- emcache -----------------------------------------------------------------------------------------------------
 
+@pytest.mark.client("emcache", "text")
 def test_emcache(place):
     async def use():
         host = emcache.MemcachedHostAddress("127.0.0.1", place.port)
@@ -314,6 +313,7 @@ def test_emcache(place):
 
 # -- meta-memcache -----------------------------------------------------------------------------------------------
 
+@pytest.mark.client("meta-memcache", "meta")
 def test_meta_memcache(place):
     client = CacheClient.cache_client_from_servers(
         servers=[ServerAddress("127.0.0.1", place.port)],
@@ -395,29 +395,112 @@ def test_reads_of_the_cold_place_come_from_the_file(started):
     assert reads and max(reads) > 500, figures
 
 
-# -- memccapable -------------------------------------------------------------------------------------------------
+# -- a restart ---------------------------------------------------------------------------------------------------
 
-def capabilities(server: Server, protocol: str) -> dict[str, str]:
-    """Each test of memccapable with its verdict."""
-    done = subprocess.run(["memccapable", "-h", "127.0.0.1", "-p", str(server.port), "-t", "20", protocol],
-                          capture_output=True, text=True, timeout=120)
-    # Only what passes has its verdict on this output.
-    found = dict(re.findall(r"((?:ascii|binary) [a-z]+(?: [a-z]+)*)\s*(\[pass\])?", done.stdout))
-    assert len(found) > 20, done.stdout + done.stderr
-    return found
+def steady_clients(place) -> dict[str, tuple]:
+    """For each client that keeps a connection: how it stores and how it reads."""
+    pymemcache_client = PooledClient(("127.0.0.1", place.port), default_noreply=False, timeout=20)
+    hashing = HashClient([("127.0.0.1", place.port)], default_noreply=False, timeout=20, retry_timeout=0, dead_timeout=0)
+    text, binary = (pylibmc.Client([place.address], binary=binary, behaviors={"retry_timeout": 1})
+                    for binary in (False, True))
+    bmemcached_client = bmemcached.Client([place.address])
+    libmc_client = libmc.Client([place.address])
+    libmc_client.config(libmc.MC_RETRY_TIMEOUT, 0)
+    meta = CacheClient.cache_client_from_servers(
+        servers=[ServerAddress("127.0.0.1", place.port)],
+        connection_pool_factory_fn=connection_pool_factory_builder(connection_timeout=20, recv_timeout=20, mark_down_period_s=0))
+    return {
+        "pymemcache": (pymemcache_client.set, pymemcache_client.get),
+        "pymemcache.HashClient": (hashing.set, hashing.get),
+        "pylibmc": (text.set, text.get),
+        "pylibmc-binary": (binary.set, binary.get),
+        "bmemcached": (bmemcached_client.set, bmemcached_client.get),
+        "libmc": (libmc_client.set, libmc_client.get),
+        "meta-memcache": (lambda key, value: meta.set(key, value, ttl=1000), meta.get),
+    }
 
 
-#: What 1.6.45 fails, unlike 1.6.18: it takes any word after the key of a delete, where an error is expected.
-NEWER_FAILS = {"ascii delete", "ascii delete noreply"}
+def test_all_clients_find_their_values_after_a_restart(place):
+    clients = steady_clients(place)
+    for name, (store, read) in clients.items():
+        assert all(store(f"{name}{i}", b"%d" % i) for i in range(20)), name
+        assert read(f"{name}1") == b"1", name
+    place.restart()
+    for name, (_, read) in clients.items():
+        for i in range(20):
+            expected = b"%d" % i
+            deadline = time.monotonic() + 8
+            # A client may notice only now that its connection is gone, and then says so or has a miss: once or twice.
+            while (found := attempt(read, f"{name}{i}")) != expected:
+                assert found is None, f"{name} read {found!r}"
+                assert time.monotonic() < deadline, f"{name} finds nothing after the restart"
+                time.sleep(0.02)
+    for name, (store, read) in clients.items():
+        assert store(f"{name}1", b"after"), name
+    place.settle()
+    assert all(read(f"{name}1") == b"after" for name, (_, read) in clients.items())
 
 
-@pytest.mark.bounded(120)
-@pytest.mark.parametrize("protocol", ["-a", "-b"], ids=["ascii", "binary"])
-def test_memccapable_passes_what_memcached_passes(started, tmp_path, protocol):
-    peer = Server(tmp_path / "peer", binary=harness.PEER).start()
-    expected = capabilities(peer, protocol)
-    peer.kill()
-    found = capabilities(started.server, protocol)
-    worse = {name: (found.get(name), verdict) for name, verdict in expected.items()
-             if verdict and not found.get(name) and name not in NEWER_FAILS}
-    assert not worse, f"ours, memcached's: {worse}"
+def attempt(read, key: str):
+    try:
+        return read(key)
+    except Exception:  # each client has its own for a connection that was lost
+        return None
+
+
+def test_asynchronous_clients_find_their_values_after_a_restart(place):
+    async def use():
+        host = emcache.MemcachedHostAddress("127.0.0.1", place.port)
+        one, other = aiomcache.Client("127.0.0.1", place.port), await emcache.create_client([host], timeout=20)
+        for i in range(20):
+            await one.set(b"aiomcache%d" % i, b"%d" % i)
+            await other.set(b"emcache%d" % i, b"%d" % i)
+        await asyncio.to_thread(place.restart)
+        for i in range(20):
+            for client, key in ((one, b"aiomcache%d" % i), (other, b"emcache%d" % i)):
+                deadline = time.monotonic() + 8
+                while True:
+                    try:
+                        found = await client.get(key)
+                    except Exception:
+                        found = None
+                    found = found if found is None or isinstance(found, bytes) else found.value
+                    if found == b"%d" % i:
+                        break
+                    assert found is None and time.monotonic() < deadline, (key, found)
+                    await asyncio.sleep(0.02)
+        await one.close()
+        await other.close()
+
+    asyncio.run(use())
+
+
+# -- TLS ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.cold_tier
+@pytest.mark.parametrize("name", [
+    pytest.param("pymemcache", marks=pytest.mark.client("pymemcache", "text, TLS")),
+    pytest.param("bmemcached", marks=pytest.mark.client("python-binary-memcached", "binary, TLS"))])
+def test_cold_items_over_tls(cold_and_secure, name):
+    place, authority = cold_and_secure
+    context = authority.trust()
+    if name == "pymemcache":
+        client = PooledClient(("localhost", place.port), default_noreply=False, timeout=20, tls_context=context)
+        store_many, read_many = client.set_many, client.get_many
+    else:
+        context.check_hostname = False  # it does not hand the name on
+        client = bmemcached.Client([place.address], tls_context=context, socket_timeout=20)
+        store_many, read_many = client.set_multi, client.get_multi
+    many = {f"many{i}": b"value %d" % i for i in range(300)}
+    assert store_many(many) == [] and client.set("large", EVERY_BYTE * 250)
+    place.settle()
+    assert read_many([*many, "absent"]) == many and client.get("large") == EVERY_BYTE * 250
+    value, cas = client.gets("many1")
+    place.settle()
+    assert value == b"value 1" and client.cas("many1", b"new", cas) and not client.cas("many1", b"newer", cas)
+    assert client.delete("many2") and client.get("many2") is None
+    place.restart()
+    wait_for(lambda: attempt(client.get, "many1") == b"new")
+    assert len(read_many(list(many))) == 299 and client.get("large") == EVERY_BYTE * 250
+    with place.server.connect() as connection:
+        assert int(connection.statistics("tiers")["cold_hits"]) >= 299

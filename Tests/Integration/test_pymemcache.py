@@ -7,6 +7,8 @@ from pymemcache.client.base import Client, PooledClient
 from pymemcache.client.hash import HashClient
 from pymemcache.exceptions import MemcacheIllegalInputError, MemcacheServerError
 
+pytestmark = pytest.mark.client("pymemcache", "text")
+
 MIB = 1024 * 1024
 
 
