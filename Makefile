@@ -59,7 +59,10 @@ TEST_PACKAGES := memcached libmemcached-tools libcache-memcached-fast-perl opens
 CLIENT_PACKAGES := php-cli php-memcached ruby ruby-dalli ruby-sinatra golang-go golang-github-bradfitz-gomemcache-dev \
   nutcracker
 
-.PHONY: help run build test unit integration fuzz sanitize sanitize-address sanitize-thread lint format soak bench \
+# What `make deb` needs besides.
+DEB_PACKAGES := dpkg-dev binutils gzip
+
+.PHONY: help run build deb deb-packages test unit integration fuzz sanitize sanitize-address sanitize-thread lint format soak bench \
         clients clean swift-present build-packages test-packages client-packages
 
 help: ## list what make can do
@@ -88,7 +91,7 @@ integration: build test-packages $(VENV)/installed ## run the tests that talk to
 	$(VENV)/bin/pytest Tests/Integration
 
 soak: build test-packages $(VENV)/installed ## the long form of the tests: more crashes, power cuts and damage, and times are checked
-	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests'
+	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests|ColdBoundsTests'
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
 
 clients: build test-packages client-packages $(VENV)/installed ## run every client library and example, also those of PHP, Ruby, Perl and Go; prints a table
@@ -103,6 +106,17 @@ bench: build test-packages ## compare with memcached side by side: rates and pro
 	.build/release/Benchmarks expiry --memcached $(MEMCACHED)
 	.build/release/Benchmarks large --memcached $(MEMCACHED)
 	.build/release/Benchmarks advice
+	.build/release/Benchmarks cold
+
+deb: build deb-packages ## build a Debian package in .build/deb, with unit, man page and completions
+	@# A tool of the argument parser's package, which reads the program's own description of its options.
+	$(SWIFT) build --package-path .build/checkouts/swift-argument-parser --scratch-path .build-manual --product generate-manual
+	scripts/build-deb $(SERVER) .build-manual/debug/generate-manual .build/deb
+
+deb-packages:
+ifneq ($(APT),no)
+	@scripts/install-packages "build a Debian package" $(DEB_PACKAGES)
+endif
 
 fuzz: build-packages swift-present ## try a million inputs on the parsers, and thousands on a whole server (FUZZ_RUNS=, FUZZ_SERVER_RUNS=, FUZZ_SEED=)
 	THERMOCLINE_FUZZ=1 $(SWIFT) build -c release --scratch-path $(FUZZ_BUILD) --product ProtocolFuzz
@@ -139,7 +153,7 @@ format: swift-present ## format the Swift sources
 	$(SWIFT) format --in-place --recursive $(SWIFT_SOURCES)
 
 clean: ## remove what was built; var/ with the items stays
-	rm -rf .build $(FUZZ_BUILD) $(ASAN_BUILD) $(TSAN_BUILD) $(VENV)
+	rm -rf .build $(FUZZ_BUILD) $(ASAN_BUILD) $(TSAN_BUILD) .build-manual $(VENV)
 
 swift-present:
 	@command -v $(firstword $(SWIFT)) >/dev/null || { \

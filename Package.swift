@@ -28,7 +28,10 @@ let package = Package(
     .systemLibrary(name: "CSystem", path: "Sources/CSystem"),
     .target(
       name: "Migrations", path: "migrations", exclude: ["README.md"],
-      resources: [.embedInCode("m0001_create_items.sql"), .embedInCode("m0002_create_views.sql")], swiftSettings: common
+      resources: [
+        .embedInCode("m0001_create_items.sql"), .embedInCode("m0002_create_views.sql"),
+        .embedInCode("m0003_create_recently_used.sql"),
+      ], swiftSettings: common
     ),
     .target(name: "CacheCore", dependencies: ["CSystem"], swiftSettings: hot),
     .target(name: "Metrics", swiftSettings: hot),

@@ -18,7 +18,7 @@ struct PageConnection {
   /// Monotonic nanoseconds.
   private(set) var deadline: UInt64
 
-  static let requestNanoseconds: UInt64 = 10_000_000_000
+  static let requestNanoseconds: UInt64 = 5_000_000_000
   static let responseNanoseconds: UInt64 = 20_000_000_000
   static let lingerNanoseconds: UInt64 = 2_000_000_000
 

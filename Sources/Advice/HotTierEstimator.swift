@@ -38,7 +38,9 @@ package struct HotTierEstimator: ~Copyable {
   package static let present = 2
   /// One more, of the present size: it promotes after one read more than is set, if there is a file.
   static let otherPromotion = 6
-  private static let tierCount = 7
+  fileprivate static let maximumTiers = 7
+  /// Without a file there is nothing to promote.
+  private let tierCount: Int
   /// Keys that are followed at a time.
   package static let defaultKeys = 7000
 
@@ -57,8 +59,8 @@ package struct HotTierEstimator: ~Copyable {
     package var reads = 0.0
     package var hotHits = 0.0
     /// By tier.
-    package var misses = [Double](repeating: 0, count: HotTierEstimator.tierCount)
-    package var promotions = [Double](repeating: 0, count: HotTierEstimator.tierCount)
+    package var misses = [Double](repeating: 0, count: HotTierEstimator.maximumTiers)
+    package var promotions = [Double](repeating: 0, count: HotTierEstimator.maximumTiers)
 
     /// What is older counts half.
     mutating func halve() {
@@ -76,32 +78,33 @@ package struct HotTierEstimator: ~Copyable {
     self.settings = settings
     self.sample = sample
     keys = KeyTable(capacity: count)
-    places = .allocate(capacity: count * Self.tierCount)
-    places.initialize(repeating: MiniatureTier.Place(), count: count * Self.tierCount)
-    tiers = .allocate(capacity: Self.tierCount)
-    for i in 0..<Self.tierCount {
+    tierCount = settings.hasFile ? Self.maximumTiers : Self.factors.count
+    places = .allocate(capacity: count * tierCount)
+    places.initialize(repeating: MiniatureTier.Place(), count: count * tierCount)
+    tiers = .allocate(capacity: tierCount)
+    for i in 0..<tierCount {
       (tiers + i).initialize(
         to: MiniatureTier(
-          number: i, places: places + i, stride: Self.tierCount, size: Self.size(of: i, settings, sample),
+          number: i, places: places + i, stride: tierCount, size: Self.size(of: i, settings, sample),
           policy: settings.policy,
           favorsSmall: settings.favorsSmall))
     }
   }
 
   deinit {
-    tiers.deinitialize(count: Self.tierCount)
+    tiers.deinitialize(count: tierCount)
     tiers.deallocate()
     places.deallocate()
   }
 
   /// Bytes of memory.
   package var byteCount: Int {
-    var bytes = keys.byteCount + keys.capacity * Self.tierCount * MemoryLayout<MiniatureTier.Place>.stride
-    for i in 0..<Self.tierCount { bytes += tiers[i].byteCount }
+    var bytes = keys.byteCount + keys.capacity * tierCount * MemoryLayout<MiniatureTier.Place>.stride
+    for i in 0..<tierCount { bytes += tiers[i].byteCount }
     return bytes
   }
   package var keyCount: Int { keys.count }
-  package var itemCounts: [Int] { (0..<Self.tierCount).map { tiers[$0].itemCount } }
+  package var itemCounts: [Int] { (0..<tierCount).map { tiers[$0].itemCount } }
 
   private static func size(of tier: Int, _ settings: HotTierSettings, _ sample: KeySample) -> MiniatureTier.Size {
     let factor = tier < factors.count ? factors[tier] : 1
@@ -111,7 +114,8 @@ package struct HotTierEstimator: ~Copyable {
     // As many segments as a shard of such a tier has.
     let count = min(max(memory / shape.shardCount / shape.segmentBytes, 8), 256)
     return MiniatureTier.Size(
-      memory: miniature, segment: max(miniature / count, 1), largeFrom: shape.segmentBytes / 8)
+      memory: miniature, segment: max(miniature / count, 1),
+      largeFrom: SegmentPool.maximumInlineRecord(segmentBytes: shape.segmentBytes))
   }
 
   /// Fewer keys from now on. What is known of the others is forgotten; the counts go on.
@@ -119,12 +123,13 @@ package struct HotTierEstimator: ~Copyable {
     if lower.threshold >= sample.threshold { return }
     sample = lower
     let tiers = tiers
+    let tierCount = tierCount
     keys.visit { keys, key in
       if lower.contains(keys.hash(key)) { return }
-      for i in 0..<Self.tierCount where keys.isHeld(key, by: i) { tiers[i].remove(key, &keys) }
+      for i in 0..<tierCount where keys.isHeld(key, by: i) { tiers[i].remove(key, &keys) }
       keys.remove(key)
     }
-    for i in 0..<Self.tierCount { tiers[i].resize(Self.size(of: i, settings, sample)) }
+    for i in 0..<tierCount { tiers[i].resize(Self.size(of: i, settings, sample)) }
   }
 
   /// Forgets everything. For another size, other rules or a larger sample.
@@ -132,7 +137,7 @@ package struct HotTierEstimator: ~Copyable {
     self.settings = settings
     self.sample = sample
     keys.removeAll()
-    for i in 0..<Self.tierCount {
+    for i in 0..<tierCount {
       tiers[i].removeAll()
       tiers[i].resize(Self.size(of: i, settings, sample))
     }
@@ -142,7 +147,7 @@ package struct HotTierEstimator: ~Copyable {
   /// Every item is gone (`flush_all`).
   package mutating func flush() {
     keys.removeAll()
-    for i in 0..<Self.tierCount { tiers[i].removeAll() }
+    for i in 0..<tierCount { tiers[i].removeAll() }
   }
 
   package mutating func restartTally() { tally = Tally() }
@@ -193,6 +198,15 @@ package struct HotTierEstimator: ~Copyable {
   /// Sampled reads after which what was counted counts half.
   private static let tallyLimit = 1 << 17
 
+  /// Brings near the processor what `apply` will need for a key: two steps, each some operations ahead.
+  package func prefetchSlot(_ hash: UInt64) { keys.prefetchSlot(hash) }
+  package func prefetchKey(_ hash: UInt64) {
+    let key = keys.prefetchEntry(hash)
+    if key == KeyTable.none { return }
+    prefetch(places + Int(key) * tierCount)
+    prefetch(places + (Int(key) * tierCount + tierCount - 1))
+  }
+
   /// An operation on a key. `weight`: how many of the sample it stands for, if some were not handed over.
   package mutating func apply(_ operation: SampledOperation, weight: Double = 1, now: UnixSeconds) {
     // It was handed over before fewer keys were.
@@ -203,7 +217,7 @@ package struct HotTierEstimator: ~Copyable {
     case .stored, .replaced: store(operation, &key, now: now)
     case .deleted:
       if key == KeyTable.none { return }
-      for i in 0..<Self.tierCount where keys.isHeld(key, by: i) { tiers[i].remove(key, &keys) }
+      for i in 0..<tierCount where keys.isHeld(key, by: i) { tiers[i].remove(key, &keys) }
     }
     if key != KeyTable.none && !keys.isHeld(key) { keys.remove(key) }
     if tally.sampledReads >= Self.tallyLimit { tally.halve() }
@@ -218,13 +232,13 @@ package struct HotTierEstimator: ~Copyable {
     if key == KeyTable.none {
       if isThere { key = newKey(operation.hash) }
       if key == KeyTable.none {
-        if sample.contains(operation.hash) { for i in 0..<Self.tierCount { tally.misses[i] += weight } }
+        if sample.contains(operation.hash) { for i in 0..<tierCount { tally.misses[i] += weight } }
         return
       }
       isNew = true
     }
     if isThere { setBytes(operation.bytes, of: key, now: now) } else { keys.setMissed(true, of: key) }
-    for i in 0..<Self.tierCount {
+    for i in 0..<tierCount {
       if keys.isHeld(key, by: i) {
         let expiry = tiers[i].expiresAt(key)
         if expiry == 0 || expiry > now {
@@ -262,7 +276,7 @@ package struct HotTierEstimator: ~Copyable {
     let isRefill = operation.kind == .stored && keys.wasMissed(key)
     keys.setMissed(false, of: key)
     setBytes(operation.bytes, of: key, now: now)
-    for i in 0..<Self.tierCount {
+    for i in 0..<tierCount {
       tiers[i].clearColdReads(key)
       if !keys.isHeld(key, by: i) {
         tiers[i].insert(key, expiresAt: operation.expiresAt, isRead: false, now: now, &keys)
@@ -277,7 +291,7 @@ package struct HotTierEstimator: ~Copyable {
     let before = keys.bytes(key)
     keys.setBytes(bytes, of: key)
     if keys.bytes(key) == before { return }
-    for i in 0..<Self.tierCount where keys.isHeld(key, by: i) { tiers[i].resize(key, before: before, now: now, &keys) }
+    for i in 0..<tierCount where keys.isHeld(key, by: i) { tiers[i].resize(key, before: before, now: now, &keys) }
   }
 
   /// `KeyTable.none`: it is not sampled any more, since there are too many.
@@ -288,12 +302,12 @@ package struct HotTierEstimator: ~Copyable {
     }
     if !sample.contains(hash) { return KeyTable.none }
     let key = keys.insert(hash)
-    for i in 0..<Self.tierCount { tiers[i].clearColdReads(key) }
+    for i in 0..<tierCount { tiers[i].clearColdReads(key) }
     return key
   }
 }
 
 extension HotTierEstimator {
   /// Of each tier, what is out of order; for tests.
-  var problems: [String?] { (0..<Self.tierCount).map { tiers[$0].problem(keys) } }
+  var problems: [String?] { (0..<tierCount).map { tiers[$0].problem(keys) } }
 }

@@ -1,20 +1,25 @@
+import CacheCore
+
 /// The sampled keys that at least one of the miniature tiers holds, each under a number below `capacity`.
-/// Memory is fixed: 14 bytes a key and 4 for finding it.
+/// Memory is fixed: 16 bytes a key and 4 for finding it.
 struct KeyTable: ~Copyable {
   /// No key.
   static let none = UInt16.max
 
   let capacity: Int
-  private let hashes: UnsafeMutablePointer<UInt64>
-  /// In units of 4.
-  private let sizes: UnsafeMutablePointer<UInt32>
-  /// A bit for each tier that holds it.
-  private let holders: UnsafeMutablePointer<UInt8>
-  private let missed: UnsafeMutablePointer<Bool>
+  private struct Entry {
+    var hash: UInt64 = 0
+    /// Of the item, in units of 4. Of an unused entry: the number of the next one.
+    var size: UInt32 = 0
+    /// A bit for each tier that holds it.
+    var holders: UInt8 = 0
+    var wasMissed = false
+  }
+  private let entries: UnsafeMutablePointer<Entry>
   /// Numbers of keys by hash: linear probing, at most half full.
   private let slots: UnsafeMutablePointer<UInt16>
   private let slotMask: Int
-  /// Unused numbers, linked through `sizes`.
+  /// Unused numbers, linked through their sizes.
   private var firstFree: UInt16
   private(set) var count = 0
 
@@ -22,39 +27,29 @@ struct KeyTable: ~Copyable {
   init(capacity: Int) {
     precondition(capacity > 0 && capacity <= 1 << 15)
     self.capacity = capacity
-    hashes = .allocate(capacity: capacity)
-    sizes = .allocate(capacity: capacity)
-    holders = .allocate(capacity: capacity)
-    missed = .allocate(capacity: capacity)
+    entries = .allocate(capacity: capacity)
+    entries.initialize(repeating: Entry(), count: capacity)
     var slotCount = 16
     while slotCount < capacity * 2 { slotCount *= 2 }
     slots = .allocate(capacity: slotCount)
     slotMask = slotCount - 1
-    hashes.initialize(repeating: 0, count: capacity)
-    sizes.initialize(repeating: 0, count: capacity)
-    holders.initialize(repeating: 0, count: capacity)
-    missed.initialize(repeating: false, count: capacity)
     slots.initialize(repeating: Self.none, count: slotCount)
     firstFree = Self.none
     removeAll()
   }
 
   deinit {
-    hashes.deallocate()
-    sizes.deallocate()
-    holders.deallocate()
-    missed.deallocate()
+    entries.deallocate()
     slots.deallocate()
   }
 
-  var byteCount: Int { capacity * 14 + (slotMask + 1) * 2 }
+  var byteCount: Int { capacity * MemoryLayout<Entry>.stride + (slotMask + 1) * 2 }
   var isFull: Bool { count == capacity }
 
   mutating func removeAll() {
     slots.update(repeating: Self.none, count: slotMask + 1)
-    holders.update(repeating: 0, count: capacity)
-    for number in 0..<capacity { sizes[number] = UInt32(number + 1) }
-    sizes[capacity - 1] = UInt32(Self.none)
+    for number in 0..<capacity { entries[number] = Entry(size: UInt32(number + 1)) }
+    entries[capacity - 1].size = UInt32(Self.none)
     firstFree = 0
     count = 0
   }
@@ -68,34 +63,42 @@ struct KeyTable: ~Copyable {
 
   private func home(_ hash: UInt64) -> Int { Int(truncatingIfNeeded: Self.spread(hash)) & slotMask }
 
-  func hash(_ key: UInt16) -> UInt64 { hashes[Int(key)] }
-  func bytes(_ key: UInt16) -> Int { Int(sizes[Int(key)]) << 2 }
-  func setBytes(_ bytes: Int, of key: UInt16) { sizes[Int(key)] = UInt32(truncatingIfNeeded: (bytes + 3) >> 2) }
-  func wasMissed(_ key: UInt16) -> Bool { missed[Int(key)] }
-  func setMissed(_ value: Bool, of key: UInt16) { missed[Int(key)] = value }
-  func isHeld(_ key: UInt16) -> Bool { holders[Int(key)] != 0 }
-  func isHeld(_ key: UInt16, by tier: Int) -> Bool { holders[Int(key)] & 1 << UInt8(tier) != 0 }
-  func setHeld(_ key: UInt16, by tier: Int) { holders[Int(key)] |= 1 << UInt8(tier) }
-  func setNotHeld(_ key: UInt16, by tier: Int) { holders[Int(key)] &= ~(1 << UInt8(tier)) }
+  func hash(_ key: UInt16) -> UInt64 { entries[Int(key)].hash }
+  func bytes(_ key: UInt16) -> Int { Int(entries[Int(key)].size) << 2 }
+  func setBytes(_ bytes: Int, of key: UInt16) { entries[Int(key)].size = UInt32(truncatingIfNeeded: (bytes + 3) >> 2) }
+  func wasMissed(_ key: UInt16) -> Bool { entries[Int(key)].wasMissed }
+  func setMissed(_ value: Bool, of key: UInt16) { entries[Int(key)].wasMissed = value }
+  func isHeld(_ key: UInt16) -> Bool { entries[Int(key)].holders != 0 }
+  func isHeld(_ key: UInt16, by tier: Int) -> Bool { entries[Int(key)].holders & 1 << UInt8(tier) != 0 }
+  func setHeld(_ key: UInt16, by tier: Int) { entries[Int(key)].holders |= 1 << UInt8(tier) }
+  func setNotHeld(_ key: UInt16, by tier: Int) { entries[Int(key)].holders &= ~(1 << UInt8(tier)) }
 
   func find(_ hash: UInt64) -> UInt16 {
     var i = home(hash)
     while slots[i] != Self.none {
-      if hashes[Int(slots[i])] == hash { return slots[i] }
+      if entries[Int(slots[i])].hash == hash { return slots[i] }
       i = (i + 1) & slotMask
     }
     return Self.none
+  }
+
+  /// Brings near the processor what `find` will look at, and, some time later, what it will find.
+  func prefetchSlot(_ hash: UInt64) { prefetch(slots + home(hash)) }
+  func prefetchEntry(_ hash: UInt64) -> UInt16 {
+    let key = slots[home(hash)]
+    if key != Self.none { prefetch(entries + Int(key)) }
+    return key
   }
 
   /// The key must not be in, and the table not full.
   mutating func insert(_ hash: UInt64) -> UInt16 {
     precondition(firstFree != Self.none, "a table that is full")
     let key = firstFree
-    firstFree = UInt16(truncatingIfNeeded: sizes[Int(key)])
-    hashes[Int(key)] = hash
-    sizes[Int(key)] = 0
-    holders[Int(key)] = 0
-    missed[Int(key)] = false
+    firstFree = UInt16(truncatingIfNeeded: entries[Int(key)].size)
+    entries[Int(key)].hash = hash
+    entries[Int(key)].size = 0
+    entries[Int(key)].holders = 0
+    entries[Int(key)].wasMissed = false
     var i = home(hash)
     while slots[i] != Self.none { i = (i + 1) & slotMask }
     slots[i] = key
@@ -105,13 +108,13 @@ struct KeyTable: ~Copyable {
 
   /// The key must be in, and held by no tier.
   mutating func remove(_ key: UInt16) {
-    var i = home(hashes[Int(key)])
+    var i = home(entries[Int(key)].hash)
     while slots[i] != key { i = (i + 1) & slotMask }
     var gap = i
     // What follows moves up if its home is not behind the gap.
     var next = (i + 1) & slotMask
     while slots[next] != Self.none {
-      let distance = (next - home(hashes[Int(slots[next])])) & slotMask
+      let distance = (next - home(entries[Int(slots[next])].hash)) & slotMask
       if distance >= (next - gap) & slotMask {
         slots[gap] = slots[next]
         gap = next
@@ -119,14 +122,14 @@ struct KeyTable: ~Copyable {
       next = (next + 1) & slotMask
     }
     slots[gap] = Self.none
-    holders[Int(key)] = 0
-    sizes[Int(key)] = UInt32(firstFree)
+    entries[Int(key)].holders = 0
+    entries[Int(key)].size = UInt32(firstFree)
     firstFree = key
     count -= 1
   }
 
   /// The keys that are in, in no order; `body` may remove the key that it is given.
   mutating func visit(_ body: (inout KeyTable, UInt16) -> Void) {
-    for number in 0..<capacity where holders[number] != 0 { body(&self, UInt16(number)) }
+    for number in 0..<capacity where entries[number].holders != 0 { body(&self, UInt16(number)) }
   }
 }

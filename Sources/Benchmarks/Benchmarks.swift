@@ -8,7 +8,8 @@ struct Benchmarks: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "Benchmarks", abstract: "Compares this server with memcached, side by side.",
     subcommands: [
-      Room.self, HitRatio.self, MemoryUse.self, ExpiryLag.self, LargeValues.self, Compare.self, Advice.self,
+      Room.self, HitRatio.self, MemoryUse.self, ExpiryLag.self, LargeValues.self, Compare.self, ColdCost.self,
+      Advice.self,
     ])
 }
 
@@ -26,7 +27,8 @@ struct Contestants: ParsableArguments {
   func startOurs(
     _ more: [String] = [], memory: Int? = nil, cold: String? = nil, policy: String? = nil
   ) throws -> Peer {
-    let tier = cold.map { ["--cold-path", $0, "--cold-limit", "1G"] } ?? ["--no-cold"]
+    let tier =
+      cold.map { ["--cold-path", $0] + (more.contains("--cold-limit") ? [] : ["--cold-limit", "1G"]) } ?? ["--no-cold"]
     return try Peer(
       name: "thermocline", executable: Peer.find(server), arguments: shared(memory) + tier + more,
       settings: policy.map { ["THERMOCLINE_HOT_POLICY": $0] } ?? [:])

@@ -12,6 +12,8 @@ struct LargeValues: ParsableCommand {
   @Option(help: "connections that read small items") var readers = 10
   @Option(help: "clients that store and read large values") var writers = 2
   @Option(help: "seed of the reads") var seed: UInt64 = 1
+  @Flag(help: "fill the memory with small items before each measurement, so that large values take their place")
+  var full = false
 
   private struct Row {
     var latencies = Latencies()
@@ -21,7 +23,7 @@ struct LargeValues: ParsableCommand {
 
   func run() throws {
     let options = ["-I", "128m"]
-    let memory = max(contestants.memory, 1024)
+    let memory = max(contestants.memory, full ? 512 : 1024)
     let values = lengths.split(separator: ",").compactMap { Int($0) }
     let rows = try [contestants.startOurs(options, memory: memory), contestants.startPeer(options, memory: memory)]
       .map { server in
@@ -30,7 +32,7 @@ struct LargeValues: ParsableCommand {
       }
     print(
       """
-      -m \(memory) -I 128m: \(readers) connections read 100 bytes each, while \(writers) clients store and read large values.
+      -m \(memory) -I 128m, \(full ? "full of small items" : "empty before"): \(readers) connections read 100 bytes each, while \(writers) clients store and read large values.
       Microseconds; relative to reads without large values.
                               thermocline                                         memcached
       large MiB     p50  ratio     p99  ratio  worst ms   MB/s     p50  ratio     p99  ratio  worst ms   MB/s
@@ -56,7 +58,9 @@ struct LargeValues: ParsableCommand {
     let probes = try (0..<readers).map { try Probe(port: server.port, seed: seed + UInt64($0), pause: 2000) }
     defer { for one in probes { one.stop() } }
     var rows: [Row] = []
+    var nextItem: UInt64 = 0
     for value in [0] + values {
+      if full { try fill(server, &nextItem) }
       let movers = try (0..<(value > 0 ? writers : 0)).map {
         try Mover(port: server.port, number: $0, length: value << 20)
       }
@@ -71,6 +75,18 @@ struct LargeValues: ParsableCommand {
       rows.append(row)
     }
     return rows
+  }
+
+  /// As many small items as the memory holds, and some more.
+  private func fill(_ server: Peer, _ nextItem: inout UInt64) throws {
+    let client = try Client(port: server.port)
+    defer { client.close() }
+    let count = UInt64(try client.statistic("limit_maxbytes") / 150)
+    let end = nextItem + count
+    while nextItem < end {
+      try client.store((0..<200).map { Access(item: nextItem + $0, valueLength: 100) })
+      nextItem += 200
+    }
   }
 
   /// A client that stores a large value, reads it, and begins again with another key.

@@ -10,6 +10,8 @@ struct BenchmarkError: Error, CustomStringConvertible {
 final class Peer {
   let name: String
   let port: Int
+  /// From the start of the program until it took a connection.
+  private(set) var secondsToAnswer = 0.0
   private let process = Process()
 
   /// `arguments` follow the address and port; `settings` are added to the environment.
@@ -26,13 +28,15 @@ final class Peer {
     process.standardError = FileHandle.nullDevice
     setNiceness(niceness)
     defer { setNiceness(0) }
+    let begin = monotonicNanoseconds()
     try process.run()
-    for _ in 0..<500 {
+    for _ in 0..<10_000 {
       if let connection = try? Client(port: port) {
+        secondsToAnswer = Double(monotonicNanoseconds() - begin) / 1e9
         connection.close()
         return
       }
-      usleep(20_000)
+      usleep(1000)
     }
     throw BenchmarkError(description: "\(executable) does not answer on port \(port)")
   }
@@ -48,6 +52,31 @@ final class Peer {
   func stop() {
     process.terminate()
     process.waitUntilExit()
+  }
+
+  /// Ends it at once, as a crash does.
+  func kill() {
+    Glibc.kill(process.processIdentifier, SIGKILL)
+    process.waitUntilExit()
+  }
+
+  /// Bytes that threads of these names have given to system calls that write to files.
+  func writtenBytes(by names: Set<String>) -> Int {
+    threads(names).reduce(0) { sum, folder in
+      let text = (try? String(contentsOfFile: folder + "/io", encoding: .utf8)) ?? ""
+      let line = text.split(separator: "\n").first { $0.hasPrefix("wchar:") }
+      return sum + (line.flatMap { Int($0.dropFirst(7)) } ?? 0)
+    }
+  }
+
+  /// Their folders under /proc.
+  private func threads(_ names: Set<String>) -> [String] {
+    let tasks = "/proc/\(process.processIdentifier)/task"
+    let numbers = (try? FileManager.default.contentsOfDirectory(atPath: tasks)) ?? []
+    return numbers.map { "\(tasks)/\($0)" }.filter { folder in
+      let name = (try? String(contentsOfFile: folder + "/comm", encoding: .utf8)) ?? ""
+      return names.contains(name.trimmingCharacters(in: .newlines))
+    }
   }
 
   /// Bytes of resident memory.

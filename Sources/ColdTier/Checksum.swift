@@ -47,6 +47,14 @@ func headFits(
       == headChecksum(key: key, isTombstone: isTombstone, expiresAt: expiresAt, state: state)
 }
 
+/// 63 bits over a part of `recently_used`: a flipped bit would name another row, which may be an old one.
+func recentChecksum(_ rows: UnsafeRawBufferPointer, position: Int64, through: UInt64) -> Int64 {
+  var sum = rows.count > 0 ? RowHash.of(rows) : 0
+  sum = RowHash.mix(sum, UInt64(bitPattern: position))
+  sum = RowHash.mix(sum, through)
+  return Int64(bitPattern: sum >> 1)
+}
+
 /// Of wyhash's kind: 64x64-bit multiplications fold 16 bytes each. Little-endian words.
 private enum RowHash {
   static let seed: UInt64 = 0x7468_6572_6d6f_636c ^ 0xa076_1d64_78bd_642f

@@ -79,7 +79,8 @@ package final class ColdScanner: @unchecked Sendable {
   private let scan: Statement
   private let readDown: Statement
   private let hasher: KeyHasher
-  private var below: UInt64
+  /// Every row from here on has been met.
+  package private(set) var below: UInt64
 
   package struct Row {
     package let hash: UInt64

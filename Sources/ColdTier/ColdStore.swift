@@ -415,6 +415,13 @@ package final class ColdStore: Sendable {
     try ColdScanner(try connect(cacheKiB: 8192), hasher: hasher, below: newestSequence + 1)
   }
 
+  /// nil: nothing is noted.
+  package func makeRecentReader() throws(ColdError) -> RecentReader? {
+    let connection = try connect(cacheKiB: 2048)
+    let version = try translating { () throws(SQLiteError) in try connection.integer(SQL.userVersion) }
+    return version < Migrations.firstWithRecent ? nil : try RecentReader(connection)
+  }
+
   /// A thread that moves what was committed into the database file every 200 ms.
   package func startCheckpointing() {
     let thread = WorkerThread("checkpointer") { [self] in runCheckpoints() }
@@ -472,7 +479,9 @@ package final class ColdStore: Sendable {
   }
 
   /// After writer and readers are done: everything into the database file.
-  package func close() {
+  /// `recent`: the rows of items in RAM, the last used first, at most as many as it is asked for; nil: what was noted
+  /// of them stays.
+  package func close(recent: ((_ atMost: Int) -> [RecentRow])? = nil) {
     let thread = checkpoints.signal { state in
       state.stopping = true
       return state.thread
@@ -480,6 +489,7 @@ package final class ColdStore: Sendable {
     thread?.join()
     do throws(ColdError) {
       let connection = try connect(cacheKiB: 256)
+      if let recent { noteRecent(recent, connection) }
       try translating { () throws(SQLiteError) in
         try Self.setMeta(.closedAt, try connection.integer(SQL.newestSequence), connection)
         try connection.checkpoint(.truncate)
@@ -488,6 +498,18 @@ package final class ColdStore: Sendable {
       logger.warning("the last checkpoint failed, the WAL is kept: \(error)")
     }
     releaseLock()
+  }
+
+  private func noteRecent(_ recent: (Int) -> [RecentRow], _ connection: Connection) {
+    do throws(SQLiteError) {
+      if try connection.integer(SQL.userVersion) < Migrations.firstWithRecent { return }
+      let room = try RecentRows.capacity(connection, bounds)
+      let rows = room > 0 ? recent(room) : []
+      try RecentRows.save(rows, connection)
+    } catch {
+      // The next start refills RAM in the order of writing.
+      logger.warning("the order of last use could not be noted: \(error)")
+    }
   }
 
   deinit { releaseLock() }

@@ -36,6 +36,11 @@ enum SQL {
   static let newestSequence = "SELECT coalesce(max(seq), 0) FROM items"
   static let getMeta = "SELECT value FROM meta WHERE name = ?1"
   static let setMeta = "INSERT INTO meta(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = ?2"
+  static let forgetRecent = "DELETE FROM recently_used"
+  static let insertRecent = "INSERT INTO recently_used(position, checksum, rows) VALUES(?1, ?2, ?3)"
+  static let readRecent =
+    "SELECT position, checksum, rows FROM recently_used WHERE position >= ?1 ORDER BY position LIMIT 1"
+
   static let begin = "BEGIN"
   static let beginImmediate = "BEGIN IMMEDIATE"
   static let commit = "COMMIT"
@@ -88,5 +93,7 @@ enum SQL {
     case flushAt = "flush_at"
     /// The newest sequence at the last clean stop.
     case closedAt = "closed_at"
+    /// The newest sequence when `recently_used` was written.
+    case recentThrough = "recent_through"
   }
 }

@@ -41,6 +41,9 @@ package struct HotShard: ~Copyable {
   var isCompacting = false
   /// Where the search for dead space goes on.
   var compactionCursor: Int32 = -1
+  /// Dead bytes when a search of all segments found none worth emptying, where nothing may be evicted; far from any
+  /// number of bytes: nothing is known.
+  var deadWhenSearched = Int.min / 2
   /// Victims in a row whose survivors ate what was won.
   var fruitlessVictims = 0
   var movedSinceVictim = 0
@@ -68,7 +71,7 @@ package struct HotShard: ~Copyable {
   deinit { sizes.deallocate() }
 
   /// Values longer than this lie in a block of their own.
-  package var maximumInlineRecord: Int { pool.segmentBytes / 8 }
+  package var maximumInlineRecord: Int { pool.maximumInlineRecord }
   package var usedBytes: Int { segmentCount * pool.segmentBytes + largeBytes + accountedBytes }
   /// Bytes of segments that hold no linked record: ends of segments, and what was replaced, deleted or has expired.
   package var deadBytes: Int { segmentCount * pool.segmentBytes - recordBytes }

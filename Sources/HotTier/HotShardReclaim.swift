@@ -31,16 +31,33 @@ extension HotShard {
   /// The segment with the most dead space of the next ones, if it is worth emptying; -1: none is.
   private mutating func sparsestSegment() -> Int32 {
     if deadBytes * 8 < segmentCount * pool.segmentBytes * Self.deadEighths { return -1 }
+    let whole = pool.segmentBytes
+    return sparsest(of: Self.segmentsSearched, from: whole / 4) { whole - Int($0.live) }
+  }
+
+  /// Where nothing may be evicted, all dead space counts, but for the ends of segments: records that move may leave
+  /// the same again. Searched anew when a quarter of a segment has come or gone since nothing was found.
+  private mutating func sparsestWithoutEviction() -> Int32 {
+    if abs(deadBytes - deadWhenSearched) < pool.segmentBytes / 4 { return -1 }
+    let found = sparsest(of: segmentCount, from: pool.segmentBytes / 16) {
+      Int($0.used) - SegmentHead.bytes - Int($0.live)
+    }
+    deadWhenSearched = found < 0 ? deadBytes : Int.min / 2
+    return found
+  }
+
+  /// Of the next segments, in both queues, the one with the most bytes of what `dead` counts, and at least `atLeast`; -1: none.
+  private mutating func sparsest(of count: Int, from atLeast: Int, _ dead: (SegmentHead) -> Int) -> Int32 {
     var best: Int32 = -1
-    var most = pool.segmentBytes / 4
+    var most = atLeast
     var segment = compactionCursor
     if segment < 0 || head(segment).pointee.serial >> 48 != nextSerial >> 48 || head(segment).pointee.serial == 0 {
       segment = probation.oldest >= 0 ? probation.oldest : protected.oldest
     }
-    var left = min(Self.segmentsSearched, segmentCount)
+    var left = min(count, segmentCount)
     while left > 0 && segment >= 0 {
       let head = head(segment)
-      let dead = pool.segmentBytes - Int(head.pointee.live)
+      let dead = dead(head.pointee)
       if dead >= most && segment != openProbation && segment != openProtected {
         most = dead + 1
         best = segment
@@ -54,10 +71,10 @@ extension HotShard {
     return best
   }
 
-  private mutating func beginVictim() {
-    victim = sparsestSegment()
+  private mutating func beginVictim(evicts: Bool) {
+    victim = evicts ? sparsestSegment() : sparsestWithoutEviction()
     isCompacting = victim >= 0
-    if !isCompacting { victim = oldestVictim() }
+    if !isCompacting && evicts { victim = oldestVictim() }
     if victim < 0 { return }
     if victim == openProbation { openProbation = -1 }
     if victim == openProtected { openProtected = -1 }
@@ -75,7 +92,7 @@ extension HotShard {
   /// for certain if so);
   /// `evicted` is told about each live item that goes (for what it wants to note; it must not change the shard).
   package mutating func reclaim(
-    _ count: Int, now: UnixSeconds, hasher: KeyHasher,
+    _ count: Int, now: UnixSeconds, hasher: KeyHasher, evicts: Bool = true,
     unsavedMayGo: (_ item: Item, _ hash: UInt64) -> Bool,
     evicted: (_ item: Item, _ hash: UInt64) -> Void
   ) -> ReclaimStep {
@@ -85,28 +102,43 @@ extension HotShard {
         fruitlessVictims = Self.fruitlessUntilEvicted
         return .stuck
       }
-      beginVictim()
+      beginVictim(evicts: evicts)
       if victim < 0 { return .stuck }
     }
     let start = UnsafeMutableRawPointer(head(victim))
     let end = Int(head(victim).pointee.used)
     var left = count
+    var ahead = victimCursor
+    for _ in 0..<Self.prefetched where ahead < end { prefetchSlot(start, &ahead, hasher) }
     while victimCursor < end && left > 0 {
+      if ahead < end { prefetchSlot(start, &ahead, hasher) }
       let item = Item(start + victimCursor)
       let bytes = item.recordBytes
+      left -= 1
       if item.state.contains(.linked) {
         guard judge(item, bytes, now: now, hasher: hasher, unsavedMayGo, evicted) else { return .stuck }
+        if item.isLarge { left = 0 }
       }
       victimCursor += bytes
-      left -= 1
     }
     if victimCursor < end { return .progressed }
     let done = victim
     victim = -1
     counters.segmentsReclaimed += 1
-    fruitlessVictims = movedSinceVictim * 4 > pool.segmentBytes * 3 ? fruitlessVictims + 1 : 0
+    fruitlessVictims = evicts && movedSinceVictim * 4 > pool.segmentBytes * 3 ? fruitlessVictims + 1 : 0
     release(done)
     return .freedSegment
+  }
+
+  /// Records by which the index is asked ahead: its lines are anywhere in memory, and waited for one by one they would be
+  /// most of what an eviction costs.
+  private static let prefetched = 8
+
+  @inline(__always)
+  private func prefetchSlot(_ segment: UnsafeMutableRawPointer, _ cursor: inout Int, _ hasher: KeyHasher) {
+    let item = Item(segment + cursor)
+    if item.state.contains(.linked) { index.prefetchSlot(hasher.hash(item.key, item.keyLength)) }
+    cursor += item.recordBytes
   }
 
   /// False if the item has to move and there is no room to move it to.

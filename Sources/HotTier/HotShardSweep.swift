@@ -80,6 +80,8 @@ extension HotShard {
     while cursor.offset < Int(head(segment).pointee.used) {
       if left <= 0 { return false }
       let item = Item(start + cursor.offset)
+      // Some records ahead, if they are small: what a pass costs is to wait for their heads.
+      prefetch(start + min(cursor.offset + 768, pool.segmentBytes - 1))
       cursor.offset += item.recordBytes
       left -= 1
       if !item.state.contains(.linked) { continue }

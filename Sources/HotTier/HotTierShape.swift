@@ -6,14 +6,14 @@ package struct HotTierShape: Sendable, Equatable {
 
   package static let maximumShards = 256
 
-  /// About four shards a thread, each with at least 4 MiB, so that each has enough to choose from; about 64 segments a
+  /// About four shards a thread, each with at least 4 MiB, so that each has enough to choose from; about 256 segments a
   /// shard. `memory`: bytes.
   package init(memory: Int, threads: Int) {
     var count = 1
     while count < threads * 4 && count < Self.maximumShards && memory / (count * 2) >= 4 << 20 { count *= 2 }
     shardCount = count
     var segment = 64 << 10
-    while segment < 1 << 20 && memory / count / 64 >= segment * 2 { segment *= 2 }
+    while segment < 1 << 20 && memory / count / 256 >= segment * 2 { segment *= 2 }
     segmentBytes = segment
   }
 }

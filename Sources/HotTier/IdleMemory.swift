@@ -1,4 +1,3 @@
-import CSystem
 import CacheCore
 import Glibc
 import Synchronization
@@ -11,17 +10,11 @@ final class IdleMemory: Sendable {
   /// In bytes.
   private let detached = Atomic<Int>(0)
   private let resident = Atomic<Int>(0)
-  /// Of blocks that malloc has back and may have kept.
-  private let heap = Atomic<Int>(0)
-  /// Mappings of freed blocks.
-  private let spares = Lock<[Spare]>([])
-  private static let maximumSpares = 64
+  /// Of large blocks that are free.
+  private let blocks: Lock<BlockSpace>
 
-  /// Belongs to whoever holds it.
-  struct Spare: @unchecked Sendable {
-    var address: UnsafeMutableRawPointer
-    var byteCount: Int
-  }
+  /// `limit`: bytes of memory that large blocks may take at first.
+  init(limit: Int) { blocks = Lock(BlockSpace(limit: limit)) }
 
   var detachedBytes: Int { detached.load(ordering: .relaxed) }
   var residentBytes: Int { resident.load(ordering: .relaxed) }
@@ -29,50 +22,35 @@ final class IdleMemory: Sendable {
   func countDetached(_ bytes: Int) { detached.add(bytes, ordering: .relaxed) }
   func count(_ bytes: Int) { resident.add(bytes, ordering: .relaxed) }
 
-  var heapBytes: Int { heap.load(ordering: .relaxed) }
-  func countHeap(_ bytes: Int) { heap.add(bytes, ordering: .relaxed) }
-  /// Has malloc give back what it keeps.
-  func emptyHeap() {
-    heap.store(0, ordering: .relaxed)
-    malloc_trim(0)
-  }
-
-  deinit {
-    spares.withLock { for spare in $0 { munmap(spare.address, spare.byteCount) } }
-  }
-
-  /// A mapping of `bytes`, or little more, that was kept.
-  func takeSpare(_ bytes: Int) -> Spare? {
-    let spare: Spare? = spares.withLock { spares in
-      var best = -1
-      for i in spares.indices where spares[i].byteCount >= bytes && spares[i].byteCount <= bytes + bytes / 16 {
-        if best < 0 || spares[i].byteCount < spares[best].byteCount { best = i }
-      }
-      return best < 0 ? nil : spares.remove(at: best)
-    }
-    if let spare { count(-spare.byteCount) }
+  /// Memory for a block of so many bytes, of which some may be resident.
+  func takeBlock(_ bytes: Int) -> BlockSpace.Spare? {
+    let spare = blocks.withLock { $0.take(bytes) }
+    if let spare { count(-spare.residentBytes) }
     return spare
   }
 
-  /// Keeps a mapping for the next taker, or gives it back if there are many.
-  func keep(_ spare: Spare) {
-    let isKept = spares.withLock { spares in
-      if spares.count >= Self.maximumSpares { return false }
-      spares.append(spare)
-      return true
-    }
-    if isKept { count(spare.byteCount) } else { munmap(spare.address, spare.byteCount) }
+  /// Keeps the memory of a block, of which so many bytes are resident.
+  func giveBlock(_ address: UnsafeMutableRawPointer, _ bytes: Int) {
+    blocks.withLock { $0.give(BlockSpace.Spare(address: address, residentBytes: bytes), of: bytes) }
+    count(bytes)
   }
 
-  /// Gives as much as `bytes` of one spare back, from its end. Returns how many bytes.
+  /// Keeps addresses that were not used after all.
+  func giveBack(_ spare: BlockSpace.Spare, of bytes: Int) {
+    blocks.withLock { $0.give(spare, of: bytes) }
+    count(spare.residentBytes)
+  }
+
+  /// Gives as much as `bytes` of one free block back to the system, from its end. Returns how many bytes.
   func shrinkSpare(_ bytes: Int) -> Int {
     // Taken out meanwhile: no system call under the lock.
-    guard var spare = spares.withLock({ $0.popLast() }) else { return 0 }
-    let given = min(spare.byteCount, (bytes + 4095) & ~4095)
-    munmap(spare.address + (spare.byteCount - given), given)
-    count(-spare.byteCount)
-    spare.byteCount -= given
-    if spare.byteCount > 0 { keep(spare) }
+    guard let (taken, size) = blocks.withLock({ $0.takeLargestSpare() }) else { return 0 }
+    var spare = taken
+    let given = min(spare.residentBytes, (bytes + BlockSpace.page - 1) / BlockSpace.page * BlockSpace.page)
+    madvise(spare.address + (spare.residentBytes - given), given, MADV_DONTNEED)
+    spare.residentBytes -= given
+    count(-given)
+    blocks.withLock { $0.give(spare, size: size) }
     return given
   }
 }
@@ -81,13 +59,7 @@ extension SegmentPool {
   /// Whether memory that nobody uses has to go back to the system.
   package var hasExcess: Bool {
     let resident = idle.residentBytes
-    return resident > 0 && takenBytes + resident > limitBytes || hasHeapExcess
-  }
-
-  /// malloc is asked seldom, since it goes through all that it has.
-  private var hasHeapExcess: Bool {
-    let heap = idle.heapBytes
-    return heap > max(limitBytes / 32, 1 << 20) && takenBytes + idle.residentBytes + heap > limitBytes
+    return resident > 0 && takenBytes + resident > limitBytes
   }
 
   /// Bytes that one call gives back at most where others wait: what is received meanwhile is less.
@@ -96,7 +68,6 @@ extension SegmentPool {
   /// Gives memory that nobody uses back to the system, until all together is within the limit or so many bytes are
   /// given back. Not under a shard's lock.
   package func trim(atMost bytes: Int = trimStep) {
-    if hasHeapExcess { idle.emptyHeap() }
     var left = bytes
     while left > 0 && hasExcess {
       let excess = takenBytes + idle.residentBytes - limitBytes
@@ -117,6 +88,17 @@ extension SegmentPool {
     if takenBytes <= limitBytes { return true }
     idle.countDetached(-bytes)
     return false
+  }
+
+  /// Takes what the limit still allows for a block that is to come, until `claimed` bytes are as many as `bytes`.
+  package func claim(_ claimed: inout Int, upTo bytes: Int) {
+    let free = min(limitBytes - takenBytes, bytes - claimed)
+    if free > 0 && reserveDetached(free) { claimed += free }
+  }
+
+  package func unclaim(_ claimed: inout Int) {
+    idle.countDetached(-claimed)
+    claimed = 0
   }
 
   /// A block of so many bytes becomes an item's.

@@ -195,7 +195,8 @@ extension LargeBlock {
   fileprivate func verify(valueLength: Int) throws(Violation) {
     try require(referenceCount > 0, "a linked large block has no reference")
     let bytes = Self.footprint(Self.headerBytes + valueLength + 2)
-    let isExact = bytes < Self.mappedBytes ? byteCount == bytes : (bytes...bytes + bytes / 16).contains(byteCount)
+    // As much more as a block of its size may have had before.
+    let isExact = byteCount >= bytes && byteCount % BlockSpace.page == 0 && byteCount - bytes <= bytes / 8
     try require(isExact, "a large block of \(valueLength) bytes counts \(byteCount), not \(bytes)")
   }
 }

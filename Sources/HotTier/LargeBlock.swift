@@ -36,44 +36,24 @@ package struct LargeBlock: @unchecked Sendable {
   /// What a block of this value counts against the limit on memory, in bytes.
   package static func byteCount(valueLength: Int) -> Int { footprint(headerBytes + valueLength + 2) }
 
-  /// From here on a block is a mapping of its own, kept for the next one when it is freed: malloc would keep more of
-  /// it than the limit on memory can bear, and fresh pages cost more than the copy into them.
-  static let mappedBytes = 1 << 20
-
   private static func take(
     _ bytes: Int, from pool: SegmentPool, beyondLimit: Bool
   ) -> (memory: UnsafeMutableRawPointer, bytes: Int)? {
-    func counts(_ bytes: Int) -> Bool {
-      if beyondLimit { pool.idle.countDetached(bytes) } else { return pool.reserveDetached(bytes) }
-      return true
+    guard let spare = pool.idle.takeBlock(bytes) else { return nil }
+    // What is resident of it counts, also what the value does not fill.
+    let counted = max(bytes, spare.residentBytes)
+    if beyondLimit {
+      pool.idle.countDetached(counted)
+    } else if !pool.reserveDetached(counted) {
+      pool.idle.giveBack(spare, of: bytes)
+      return nil
     }
-    if bytes < mappedBytes {
-      if !counts(bytes) { return nil }
-      if let memory = malloc(bytes) {
-        if pool.idle.heapBytes > bytes { pool.idle.countHeap(-bytes) }
-        return (memory, bytes)
-      }
-    } else {
-      if let spare = pool.idle.takeSpare(bytes) {
-        if counts(spare.byteCount) { return (spare.address, spare.byteCount) }
-        pool.idle.keep(spare)
-        return nil
-      }
-      if !counts(bytes) { return nil }
-      if let mapped = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
-        mapped != MAP_FAILED
-      {
-        return (mapped, bytes)
-      }
-    }
-    pool.idle.countDetached(-bytes)
-    return nil
+    return (spare.address, counted)
   }
 
-  /// What a block of `bytes` takes from the system: 16 more, rounded as malloc does below 128 KiB (it
-  /// maps whole pages above).
+  /// What a block of `bytes` takes from the system: whole pages.
   package static func footprint(_ bytes: Int) -> Int {
-    bytes + 16 < 128 << 10 ? (bytes + 16 + 15) & ~15 : (bytes + 16 + 4095) & ~4095
+    (bytes + BlockSpace.page - 1) / BlockSpace.page * BlockSpace.page
   }
 
   private var references: UnsafeMutablePointer<Atomic<Int>> {
@@ -101,12 +81,7 @@ package struct LargeBlock: @unchecked Sendable {
       let bytes = byteCount
       let idle = Unmanaged<SegmentPool>.fromOpaque((address + 24).load(as: UnsafeMutableRawPointer.self))
         ._withUnsafeGuaranteedRef { $0.idle }
-      if bytes < Self.mappedBytes {
-        free(address)
-        idle.countHeap(bytes)
-      } else {
-        idle.keep(IdleMemory.Spare(address: address, byteCount: bytes))
-      }
+      idle.giveBlock(address, bytes)
       idle.countDetached(-bytes)
     }
   }

@@ -16,7 +16,7 @@ package final class SegmentPool: Sendable {
   private let used = Atomic<Int>(0)
   private let limit: Atomic<Int>
   /// What is resident and belongs to nobody.
-  let idle = IdleMemory()
+  let idle: IdleMemory
   private struct Free: ~Copyable {
     /// With their memory, and without.
     var list: [Int32] = []
@@ -36,7 +36,9 @@ package final class SegmentPool: Sendable {
     precondition(segmentBytes >= 4096 && segmentBytes & (segmentBytes - 1) == 0)
     self.segmentBytes = segmentBytes
     segmentShift = segmentBytes.trailingZeroBitCount
+    maximumInlineRecord = Self.maximumInlineRecord(segmentBytes: segmentBytes)
     self.limit = Atomic(limit)
+    idle = IdleMemory(limit: limit)
     // Address space costs nothing: room to raise the limit while serving.
     reservedBytes = min(max(limit * 17, 1 << 32), Self.maximumBytes)
     let mapped = mmap(
@@ -72,6 +74,13 @@ package final class SegmentPool: Sendable {
       let items = histogram[$0].load(ordering: .relaxed)
       return items > 0 ? ($0 * 32, items) : nil
     }
+  }
+
+  /// Records that would be longer have their value in a block of its own. The fraction bounds what the end of a segment
+  /// wastes; in small segments it is larger, since a block takes whole pages.
+  package let maximumInlineRecord: Int
+  package static func maximumInlineRecord(segmentBytes: Int) -> Int {
+    max(segmentBytes / 8, min(segmentBytes / 6, 12 << 10)) & ~(Item.unit - 1)
   }
 
   package var limitBytes: Int { limit.load(ordering: .relaxed) }

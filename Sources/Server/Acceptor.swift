@@ -17,23 +17,27 @@ struct Acceptor {
     self.logger = logger
   }
 
-  /// Milliseconds without a new connection after which unused code is given back, once each: what the start alone
-  /// needed, and what the first connections alone did.
-  private static let pausesBeforeRelease: [Int32] = [0, 500, 5000]
+  /// Milliseconds after which code that is not in use is given back, each counted from the one before, or a moment
+  /// later if connections are coming: what the start alone needed, what the first connections alone did, and, time and
+  /// again (the last), what is seldom needed. What is in use comes back from the page cache at once, at a microsecond for 16 pages.
+  private static let pausesBeforeRelease: [Int64] = [0, 500, 1500, 3000, 10_000, 60_000]
 
   func run() {
     let code = CodePages()
     var releases = 0
+    var released = WorkerState.monotonicMilliseconds()
     var polled = [pollfd(fd: signals, events: Int16(POLLIN), revents: 0)]
     polled += listeners.map { pollfd(fd: $0.socket, events: Int16(POLLIN), revents: 0) }
     var nextWorker = 0
     while true {
-      let pause = releases < Self.pausesBeforeRelease.count ? Self.pausesBeforeRelease[releases] : -1
+      let due = released + Self.pausesBeforeRelease[min(releases, Self.pausesBeforeRelease.count - 1)]
+      let pause = Int32(clamping: max(due - WorkerState.monotonicMilliseconds(), 0))
       let count = retrying { Int(poll(&polled, nfds_t(polled.count), pause)) }
       if count < 0 { return }
       if count == 0 {
         code.release()
         releases += 1
+        released = WorkerState.monotonicMilliseconds()
         continue
       }
       if polled[0].revents != 0, readStopSignal() { return }

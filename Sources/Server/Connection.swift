@@ -96,6 +96,8 @@ struct Connection {
   var pendingCapacity = 0
   /// Bytes of a refused data block still to be thrown away.
   var swallow = 0
+  /// Bytes of memory that were won so far for a large value that is announced.
+  var claimedRoom = 0
   /// A large value on its way into its own memory.
   var incoming: IncomingValue? = nil
 

@@ -7,11 +7,35 @@ extension WorkerState {
   /// long as a turn of small commands takes. More is left to the socket, which reports it again.
   static let largeTurn = 256 << 10
 
-  /// Parks a connection whose large value has no room before unsaved items are written: the command begins anew then.
-  mutating func waitsForRoom(_ connection: UnsafeMutablePointer<Connection>, _ outcome: Outcome) -> Bool {
-    guard case .full = outcome else { return false }
-    park(connection, .room)
-    return true
+  /// What came of asking for the memory of a large value.
+  enum Room {
+    case block(PinnedValue)
+    /// The command begins anew: when others have had their turn, or when unsaved items were written.
+    case later
+    case outOfMemory
+  }
+
+  /// Memory for a large value that was announced.
+  mutating func room(
+    _ connection: UnsafeMutablePointer<Connection>, for key: CacheKey, valueLength: Int
+  ) -> Room {
+    while true {
+      switch cache.allocateBlock(
+        for: key, valueLength: valueLength, now: now, claimed: &connection.pointee.claimedRoom)
+      {
+      case .block(let block): return .block(block)
+      case .outOfMemory: return .outOfMemory
+      case .full:
+        park(connection, .room)
+        return .later
+      case .notYet:
+        // What has no socket of its own has no turn, and no long values.
+        if connection.pointee.isDetached || connection.pointee.datagram != nil { continue }
+        connection.pointee.isYielded = true
+        yielded.append(connection)
+        return .later
+      }
+    }
   }
 
   mutating func receiveLarge(_ connection: UnsafeMutablePointer<Connection>) {

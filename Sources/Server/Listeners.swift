@@ -2,6 +2,7 @@ import CSystem
 import CacheCore
 import Glibc
 import Settings
+import TLS
 
 /// Why a socket could not be opened; one line for the operator.
 package struct ListenError: Error, CustomStringConvertible {
@@ -27,6 +28,14 @@ struct Listener {
   /// What a worker is told of a socket that belongs to this listener.
   func accepted(_ socket: Int32) -> AcceptedSocket {
     AcceptedSocket(socket: socket, transport: transport, wire: wire, tag: tag, security: security)
+  }
+}
+
+extension Listener {
+  /// Other machines reach it, and nobody has to show who he is.
+  func isOpenToOthers(_ settings: Settings) -> Bool {
+    if transport == .local || name.hasPrefix("127.") || name.hasPrefix("[::1]") { return false }
+    return settings.passwordFile == nil && security?.verification != .require
   }
 }
 

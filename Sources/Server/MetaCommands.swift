@@ -295,9 +295,11 @@ extension WorkerState {
     _ connection: UnsafeMutablePointer<Connection>, _ request: MetaRequest, _ key: CacheKey,
     _ after: UnsafeRawPointer, _ end: UnsafeRawPointer
   ) -> Next {
-    let (room, outcome) = cache.allocateBlock(for: key, valueLength: request.valueLength, now: now)
-    guard let block = room else {
-      if waitsForRoom(connection, outcome) { return .parked }
+    let block: PinnedValue
+    switch room(connection, for: key, valueLength: request.valueLength) {
+    case .block(let made): block = made
+    case .later: return .parked
+    case .outOfMemory:
       counters.storeNoMemory &+= 1
       return refuseMetaValue(connection, request, key, Reply.outOfMemoryStoring, after)
     }

@@ -69,11 +69,14 @@ extension WorkerState {
   @inline(__always)
   func notePrefix(_ command: PrefixStatistics.Command, _ key: UnsafeRawPointer, _ length: Int) {
     if cache.isWatched(.prefixes) { shared.administration.prefixes.count(command, key, length) }
-    if latency.roundStart != 0 { samplePrefix(command, key, length) }
+    if latency.roundStart != 0 { Self.samplePrefix(shared, command, key, length) }
   }
 
+  /// Static: for a method that reads it, the whole worker would be copied to the stack, with each command.
   @inline(never)
-  private func samplePrefix(_ command: PrefixStatistics.Command, _ key: UnsafeRawPointer, _ length: Int) {
+  private static func samplePrefix(
+    _ shared: ServerShared, _ command: PrefixStatistics.Command, _ key: UnsafeRawPointer, _ length: Int
+  ) {
     shared.administration.prefixSample.count(command, key, length)
   }
 }

@@ -55,8 +55,10 @@ package func serve(
   let endAdministration = admin.map { administer(ServerProbe(shared), $0) }
   if let admin { logger.notice("metrics and dashboard on \(admin.addresses.joined(separator: ", "))") }
   let acceptor = Acceptor(listeners.filter { $0.transport != .udp }, signals: signals, shared, logger)
+  ServiceManager.tell("READY=1")
   acceptor.run()
 
+  ServiceManager.tell("STOPPING=1")
   logger.notice("stopping")
   endAdministration?()
   for listener in listeners { close(listener.socket) }
@@ -71,6 +73,8 @@ package func serve(
 private func openListeners(
   _ settings: Settings, _ tls: TLSContext?, _ logger: Logger
 ) throws(ListenError) -> [Listener] {
+  let passed = try ServiceManager.passedListeners(settings, tls)
+  if !passed.isEmpty { return passed }
   if let path = settings.unixSocketPath {
     return [
       try openUnix(
@@ -104,7 +108,7 @@ private func openListeners(
 }
 
 /// What a listener does about TLS.
-private func security(_ wanted: ListenSecurity, _ settings: Settings, _ tls: TLSContext?) -> ListenerSecurity? {
+func security(_ wanted: ListenSecurity, _ settings: Settings, _ tls: TLSContext?) -> ListenerSecurity? {
   guard let tls else { return nil }
   switch wanted {
   case .plain: return nil
@@ -260,6 +264,12 @@ private func announce(_ settings: Settings, _ listeners: [Listener], _ logger: L
   }
   if !settings.withoutMeaningHere.isEmpty {
     logger.notice("accepted, without a meaning here: \(settings.withoutMeaningHere.joined(separator: ", "))")
+  }
+  let open = listeners.filter { $0.isOpenToOthers(settings) }.map(\.name)
+  if !open.isEmpty {
+    logger.warning(
+      "\(open.joined(separator: ", ")): whoever reaches this address may read and write every item; passwords (-Y), certificates of clients (-Z, ssl_verify_mode=2) or -l 127.0.0.1 prevent that"
+    )
   }
   if geteuid() == 0 && settings.user == nil {
     logger.warning("running as root; -u USER gives up its rights once the sockets are bound")

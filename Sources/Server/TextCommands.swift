@@ -290,9 +290,11 @@ extension WorkerState {
     _ end: UnsafeRawPointer
   ) -> Next {
     let name = cache.key(request.keyStart, request.keyLength)
-    let (room, outcome) = cache.allocateBlock(for: name, valueLength: request.valueLength, now: now)
-    guard let block = room else {
-      if waitsForRoom(connection, outcome) { return .parked }
+    let block: PinnedValue
+    switch room(connection, for: name, valueLength: request.valueLength) {
+    case .block(let made): block = made
+    case .later: return .parked
+    case .outOfMemory:
       counters.storeNoMemory &+= 1
       return refuseValue(connection, request, name, Reply.outOfMemoryStoring, after)
     }

@@ -165,7 +165,7 @@ struct WorkerState {
     epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
     precondition(epoll >= 0, "no epoll: \(String(cString: strerror(errno)))")
     // A kept beginning (at most an inline value and its line) and what a recv brings.
-    let inline = shared.cache.pool.segmentBytes / 8
+    let inline = shared.cache.pool.maximumInlineRecord
     inputCapacity = Self.receiveBytes + inline + 4096
     input = .allocate(byteCount: inputCapacity, alignment: 4096)
     // Above the threshold: one more item, or the longest list of statistics.
@@ -329,6 +329,7 @@ struct WorkerState {
   mutating func close(_ connection: UnsafeMutablePointer<Connection>) {
     if connection.pointee.isClosed { return }
     connection.pointee.isClosed = true
+    cache.giveUp(&connection.pointee.claimedRoom)
     if connection.pointee.datagram != nil {
       closeDatagram(connection)
       return

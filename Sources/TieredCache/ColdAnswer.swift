@@ -62,7 +62,7 @@ package struct ColdAnswer: @unchecked Sendable {
     let inline = Item.recordBytes(
       keyLength: key.count, suffixLength: suffix, valueLength: value.count, large: false)
     var block: LargeBlock? = nil
-    if inline > pool.segmentBytes / 8 {
+    if inline > pool.maximumInlineRecord {
       block = LargeBlock.allocate(valueLength: value.count, from: pool, beyondLimit: true)
       if block == nil { return failed(sequence: sequence, hash: hash) }
     }

@@ -33,7 +33,7 @@ extension TieredCache {
     case .append, .prepend: break
     default: return nil
     }
-    let addsMuch = added.count > pool.segmentBytes / 8
+    let addsMuch = added.count > pool.maximumInlineRecord
     var source: LargeBlock? = nil
     var presentLength = -1
     var flags: UInt32 = 0
@@ -57,7 +57,7 @@ extension TieredCache {
     let length = presentLength + added.count
     let isAllowed =
       Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length) <= options.maximumItemBytes
-    guard isAllowed, let block = allocateBlock(for: key, valueLength: length, now: now).block else {
+    guard isAllowed, let block = allocateBlock(for: key, valueLength: length, now: now) else {
       source?.release()
       return nil
     }

@@ -63,7 +63,7 @@ extension TieredCache {
   package func needsBlock(keyLength: Int, flags: UInt32, valueLength: Int) -> Bool {
     Item.recordBytes(
       keyLength: keyLength, suffixLength: Item.suffixBytes(flags: flags, valueLength: valueLength),
-      valueLength: valueLength, large: false) > pool.segmentBytes / 8
+      valueLength: valueLength, large: false) > pool.maximumInlineRecord
   }
 
   /// Stores a value; `changed` tells of the item that is there now, if it is done.
@@ -88,22 +88,67 @@ extension TieredCache {
     }
   }
 
-  /// Memory for a large value, before it is received. Returns it, or why there is none: outOfMemory, or full (unsaved
-  /// items have to be written first).
+  /// What came of asking for the memory of a large value.
+  package enum BlockOutcome {
+    case block(LargeBlock)
+    /// Some room was made; more is needed. To be asked again when others have had their turn.
+    case notYet
+    /// Unsaved items have to be written first.
+    case full
+    case outOfMemory
+  }
+
+  /// Steps of making room in one turn: as long as a few commands take.
+  private static let roomStepsInTurn = 2
+
+  /// Memory for a large value, before it is received. Room for it is made in turns, since it may take the place of a
+  /// million small items.
+  /// `claimed`: bytes that earlier turns have won, 0 at first. They are kept from others until the block is there or
+  /// can't be had, or until they go to `giveUp`.
   package func allocateBlock(
-    for key: CacheKey, valueLength: Int, now: UnixSeconds
-  ) -> (block: LargeBlock?, outcome: Outcome) {
+    for key: CacheKey, valueLength: Int, now: UnixSeconds, claimed: inout Int
+  ) -> BlockOutcome {
     let bytes = LargeBlock.byteCount(valueLength: valueLength)
-    let shard = shard(key.hash)
     // One that can never fit evicts nothing.
-    if bytes > pool.limitBytes { return (nil, .outOfMemory) }
+    if bytes > pool.limitBytes {
+      giveUp(&claimed)
+      return .outOfMemory
+    }
+    if pool.hasExcess { pool.trim() }
+    pool.claim(&claimed, upTo: bytes)
+    if claimed < bytes {
+      let step = makeRoom(shard(key.hash), bytes: bytes - claimed, now: now, steps: Self.roomStepsInTurn)
+      if case .failed(let why) = step {
+        if case .full = why { return .full }
+        giveUp(&claimed)
+        return .outOfMemory
+      }
+      pool.claim(&claimed, upTo: bytes)
+      if claimed < bytes { return .notYet }
+    }
+    // Between the two others may take some of it; the limit is passed by that until they make room for what they took.
+    giveUp(&claimed)
+    guard let block = LargeBlock.allocate(valueLength: valueLength, from: pool, beyondLimit: true) else {
+      return .outOfMemory
+    }
+    if pool.hasExcess { pool.trim() }
+    return .block(block)
+  }
+
+  /// What was claimed for a large value is anybody's again.
+  package func giveUp(_ claimed: inout Int) { pool.unclaim(&claimed) }
+
+  /// The same for a value that is at hand, and without turns. nil: there is none, or others took it.
+  func allocateBlock(for key: CacheKey, valueLength: Int, now: UnixSeconds) -> LargeBlock? {
+    let bytes = LargeBlock.byteCount(valueLength: valueLength)
+    if bytes > pool.limitBytes { return nil }
     for _ in 0..<64 {
       let block = LargeBlock.allocate(valueLength: valueLength, from: pool)
       if pool.hasExcess { pool.trim() }
-      if let block { return (block, .done) }
-      if let failure = makeRoom(shard, bytes: bytes, now: now) { return (nil, failure) }
+      if let block { return block }
+      if makeRoom(shard(key.hash), bytes: bytes, now: now) != nil { return nil }
     }
-    return (nil, othersTookIt())
+    return nil
   }
 
   enum Step {

@@ -7,51 +7,69 @@ extension TieredCache {
   /// Records looked at per hold of a lock while room is made.
   private static let reclaimStep = 64
 
-  /// Frees memory until the shard can be given `bytes`. nil: there may be room now, try again; else why
-  /// there is none: outOfMemory, or full (unsaved items have to be written first).
+  /// How far `makeRoom` has come.
+  enum RoomStep {
+    /// There may be room now: try again.
+    case made
+    /// More steps are needed than were allowed.
+    case notYet
+    /// There is none: outOfMemory, or full (unsaved items have to be written first).
+    case failed(Outcome)
+  }
+
+  /// Frees memory until the shard can be given `bytes`, however long that takes. nil: there may be room now, try again;
+  /// else why there is none.
   func makeRoom(
     _ wanting: UnsafeMutablePointer<Shard>, bytes: Int, now: UnixSeconds
   ) -> Outcome? {
-    if options.evictionsDisabled {
-      countOutOfMemory(wanting, bytes: bytes)
-      return .outOfMemory
+    // Each step looks at 64 records, of which those that are moved are looked at a few times.
+    switch makeRoom(wanting, bytes: bytes, now: now, steps: 100_000 + bytes / 1024) {
+    case .made: nil
+    case .notYet: .outOfMemory
+    case .failed(let why): why
     }
+  }
+
+  /// The same in at most so many steps, each a short hold of a lock.
+  func makeRoom(
+    _ wanting: UnsafeMutablePointer<Shard>, bytes: Int, now: UnixSeconds, steps: Int
+  ) -> RoomStep {
     let target = max(bytes, pool.segmentBytes)
-    var steps = 0
+    var left = steps
     var passes = 0
     var tried = Set<Int>()
     while pool.takenBytes + target > pool.limitBytes {
+      if left == 0 { return .notYet }
       let number = reclaimVictim(wanting, except: tried)
       if number < 0 {
-        var unsaved = false
-        for i in 0..<shardCount where !unsaved { unsaved = (shards + i).withLock { $0.unsavedBytes > 0 } }
-        if store != nil && unsaved && coldWritable.load(ordering: .relaxed) {
-          writeBehind!.urge()
-          writeBehind!.wakeIfUrged()
-          return .full
-        }
-        // What made all shards stick may have been written since they were looked at.
-        passes += 1
-        if passes < 8 {
-          tried = []
-          continue
+        if !options.evictionsDisabled {
+          var unsaved = false
+          for i in 0..<shardCount where !unsaved { unsaved = (shards + i).withLock { $0.unsavedBytes > 0 } }
+          if store != nil && unsaved && coldWritable.load(ordering: .relaxed) {
+            writeBehind!.urge()
+            writeBehind!.wakeIfUrged()
+            return .failed(.full)
+          }
+          // What made all shards stick may have been written since they were looked at.
+          passes += 1
+          if passes < 8 {
+            tried = []
+            continue
+          }
         }
         countOutOfMemory(wanting, bytes: bytes)
-        return .outOfMemory
+        return .failed(.outOfMemory)
       }
       var frees = DeferredFrees()
       let step = (shards + number).withLock { state in
         defer { swap(&frees, &state.hot.frees) }
-        // Of large items one at a time: all 64 would be more than is wanted, and the newest among them.
-        let isLarge = state.hot.largeBytes > state.hot.usedBytes / 2
-        return self.reclaimOnce(&state, items: isLarge ? 1 : Self.reclaimStep, now: now)
+        return self.reclaimOnce(&state, items: Self.reclaimStep, now: now)
       }
       frees.release()
-      if step == .stuck { tried.insert(number) }
-      steps += 1
-      if steps > 100_000 { return .outOfMemory }
+      // A turn must find out that no shard has anything, so that this costs no step.
+      if step == .stuck { tried.insert(number) } else { left -= 1 }
     }
-    return nil
+    return .made
   }
 
   private func countOutOfMemory(_ shard: UnsafeMutablePointer<Shard>, bytes: Int) {
@@ -95,7 +113,7 @@ extension TieredCache {
     var demoted: UInt64 = 0
     var alone: UInt64 = 0
     let step = state.hot.reclaim(
-      items, now: now, hasher: hasher,
+      items, now: now, hasher: hasher, evicts: !options.evictionsDisabled,
       unsavedMayGo: { item, hash in
         if item.state.epoch != epoch {
           flushed += 1
@@ -137,7 +155,6 @@ extension TieredCache {
 
   /// As much as `items` records, to make room without leaving the lock.
   func reclaimHere(_ state: inout ShardState, items: Int, now: UnixSeconds) {
-    if options.evictionsDisabled { return }
     var left = items
     while left > 0 {
       if reclaimOnce(&state, items: min(left, 64), now: now) != .progressed { return }

@@ -6,6 +6,8 @@ import HotTier
 struct ScanProgress {
   var done = false
   var rows = 0
+  /// Every row from here on has been met.
+  var below = UInt64.max
 }
 
 extension TieredCache {
@@ -31,11 +33,6 @@ extension TieredCache {
       metadata: [
         "rows": "\(rows)", "milliseconds": "\((clock.nanoseconds() - started) / 1_000_000)",
       ])
-    do throws(ColdError) {
-      try refill(scanner)
-    } catch {
-      logger.warning("RAM could not be refilled from the cold tier: \(error)")
-    }
   }
 
   /// One chunk of the scan; false when it is done. A test calls it itself.
@@ -59,7 +56,10 @@ extension TieredCache {
           fetched: row.attributes.state & ItemAttributes.fetched != 0)
       }
     }
-    scanProgress.with { $0.rows += rows }
+    scanProgress.signal {
+      $0.rows += rows
+      $0.below = scanner.below
+    }
     for sink in writeBehind!.state.with({ $0.sinks }) { sink.scanAdvanced(done: false) }
     if isStopping { return false }
     return more
@@ -85,33 +85,109 @@ extension TieredCache {
     scanProgress.wait(milliseconds: nil, until: { $0.done }, { _ in })
   }
 
-  /// Brings the newest rows back to RAM while there is room, so that a restart does not begin cold.
-  package func refill(_ scanner: ColdScanner) throws(ColdError) {
-    var below = UInt64(1) << 40
-    // Room is left for what comes in meanwhile.
-    let enough = pool.limitBytes / 10 * 9
-    while pool.usedBytes < enough && !isStopping {
-      below = try scanner.nextWithValues(below: below, 256) { row in
-        if let value = row.value { self.refill(row, value) }
-        return self.pool.usedBytes < enough
+  // MARK: Refilling RAM
+
+  /// Brings items back to RAM, so that a restart does not begin cold, in about the order of their last use: what was
+  /// written since the last clean stop; what RAM held then, in the order that it noted; then what was written before.
+  func runRefill(_ scanner: ColdScanner, _ recent: RecentReader?) {
+    do throws(ColdError) {
+      var below = UInt64(1) << 40
+      if let recent {
+        let isReached = scanProgress.wait(
+          milliseconds: nil, until: { $0.done || $0.below <= recent.through + 1 },
+          { $0.below <= recent.through + 1 })
+        if isReached {
+          try refill(scanner, below: below, downTo: recent.through + 1)
+          try refill(recent)
+          below = recent.through + 1
+        }
       }
-      if below == 0 { return }
+      waitForScan()
+      try refill(scanner, below: below, downTo: 0)
+    } catch {
+      logger.warning("RAM could not be refilled from the cold tier: \(error)")
     }
   }
 
-  private func refill(_ row: ColdRow, _ value: UnsafeRawBufferPointer) {
+  /// Room is left for what comes in meanwhile.
+  private var hasRoomToRefill: Bool { pool.usedBytes < pool.limitBytes / 10 * 9 && !isStopping }
+
+  /// The rows from `last` up to `below`, the newest first, while there is room. The scan has met them.
+  private func refill(_ scanner: ColdScanner, below: UInt64, downTo last: UInt64) throws(ColdError) {
+    var below = below
+    while below > last && hasRoomToRefill {
+      below = try scanner.nextWithValues(below: below, 256) { row in
+        if row.sequence < last { return false }
+        if let value = row.value { self.refill(row, value, lastAccess: nil, isNewest: false) }
+        return self.hasRoomToRefill
+      }
+    }
+  }
+
+  /// What RAM held at the last clean stop, while there is room. Every row that is newer than the note must have been
+  /// met: then the rows that it names need not wait for the rest of the scan.
+  package func refill(_ recent: RecentReader) throws(ColdError) {
+    while hasRoomToRefill {
+      let hasMore = try recent.next { row, lastAccess, _ in
+        if let value = row.value, self.hasRoomToRefill {
+          self.refill(row, value, lastAccess: lastAccess, isNewest: true)
+        }
+      }
+      if !hasMore { return }
+      for sink in writeBehind!.state.with({ $0.sinks }) { sink.scanAdvanced(done: false) }
+    }
+  }
+
+  /// `isNewest`: of its key, unless the scan or a client has met a newer version. Else the index has to name it.
+  private func refill(
+    _ row: ColdRow, _ value: UnsafeRawBufferPointer, lastAccess: UnixSeconds?, isNewest: Bool
+  ) {
     let now = clock.now()
     let key = key(row.key.baseAddress!, row.key.count)
+    let expiresAt = row.attributes.expiresAt
+    if expiresAt != 0 && expiresAt <= now { return }
     let answer = ColdAnswer.row(
       sequence: row.sequence, hash: key.hash, key: row.key, value: value, attributes: row.attributes,
       pool: pool)
     defer { answer.release() }
+    // The last used come first, into the segments that are evicted first: as if they had been read more often.
+    let credit = UInt16(max(3 - pool.usedBytes * 4 / max(pool.limitBytes, 1), 0))
     shard(key.hash).withLock { state in
-      guard let entry = state.cold.find(key.hash), entry.sequence == row.sequence,
-        state.hot.find(key.hash, key.start, key.count) == nil
-      else { return }
-      if entry.expiresAt != 0 && entry.expiresAt <= now { return }
-      if answer.wasFound, promote(answer, key, now: now, &state) != nil { state.counters.promotions -= 1 }
+      if state.hot.find(key.hash, key.start, key.count) != nil { return }
+      if isNewest, let shadow = state.shadow, !shadow.contains(key.hash), row.attributes.isOf(epoch: state.epoch) {
+        _ = state.cold.insertIfAbsent(
+          key.hash, sequence: row.sequence, expiresAt: expiresAt,
+          fetched: row.attributes.state & ItemAttributes.fetched != 0)
+      }
+      guard state.cold.find(key.hash)?.sequence == row.sequence, answer.wasFound else { return }
+      guard let item = promote(answer, key, now: now, &state) else { return }
+      state.counters.promotions -= 1
+      guard let lastAccess else { return }
+      item.lastAccess = lastAccess
+      item.state = item.state.with(frequency: credit)
     }
+  }
+
+  /// The rows of items in RAM, the last used first.
+  func recentRows(atMost count: Int) -> [RecentRow] {
+    var rows: [RecentRow] = []
+    func keepTheLastUsed() {
+      rows.sort { ($0.lastAccess, $0.sequence) > ($1.lastAccess, $1.sequence) }
+      if rows.count > count { rows.removeLast(rows.count - count) }
+    }
+    let now = clock.now()
+    for i in 0..<shardCount {
+      (shards + i).withLock { state in
+        state.hot.visit { item in
+          guard state.hot.isLive(item, at: now), !item.state.contains(.unsaved),
+            let entry = state.cold.find(hasher.hash(item.key, item.keyLength))
+          else { return }
+          rows.append(RecentRow(sequence: entry.sequence, lastAccess: item.lastAccess))
+        }
+      }
+      if rows.count > count * 2 { keepTheLastUsed() }
+    }
+    keepTheLastUsed()
+    return rows
   }
 }

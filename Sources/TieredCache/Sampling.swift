@@ -18,12 +18,15 @@ final class Sampling: Sendable {
     var epoch: UInt64 = 0
     var reads = ReadCounts()
     var rounds = 0
-    /// Rounds in a row in which more came than should.
-    var busyRounds = 0
-    /// Operations of the last rounds.
-    var recentOperations = 0
     var dropped: UInt64 = 0
+    /// Of the processor, for taking operations and looking at them.
     var nanoseconds: UInt64 = 0
+    /// The same since the cost was looked at last.
+    var spentSinceCheck: UInt64 = 0
+    var droppedSinceCheck: UInt64 = 0
+    var processAtCheck: UInt64 = 0
+    /// Eight times as many keys would not be too many.
+    var isCheap = false
     /// When the tally began.
     var beganAt: UnixSeconds
     var readsSinceBegin: UInt64 = 0
@@ -44,14 +47,26 @@ final class Sampling: Sendable {
       file.count(reads: new.reads)
     }
 
-    mutating func note(operations: Int) {
-      recentOperations += operations
-      busyRounds = operations > Sampling.operationsPerRound ? busyRounds + 1 : 0
-      if busyRounds < Sampling.roundsPerSecond { return }
-      // For a whole second: fewer keys, so that about half of what is enough comes.
-      busyRounds = 0
-      let share = Double(Sampling.operationsPerRound) / Double(operations) / 2
-      hot.lower(to: KeySample(rate: hot.sample.rate * share))
+    /// Every few seconds: fewer keys if they cost more of the processor's time than they may. `process`: what all
+    /// threads have taken of it since the start, in nanoseconds.
+    mutating func limitCost(process: UInt64) {
+      let own = Double(spentSinceCheck)
+      let all = Double(process &- processAtCheck)
+      spentSinceCheck = 0
+      processAtCheck = process
+      let dropped = droppedSinceCheck
+      droppedSinceCheck = 0
+      let share = own / max(all, 1)
+      isCheap = share * 8 < Sampling.largestShare || own * 8 < Sampling.freeNanoseconds
+      if share <= Sampling.largestShare || own < Sampling.freeNanoseconds {
+        if dropped > 0 { lower(by: 0.5) }
+        return
+      }
+      lower(by: max(Sampling.aimedShare / share, 0.1))
+    }
+
+    private mutating func lower(by factor: Double) {
+      hot.lower(to: KeySample(rate: hot.sample.rate * factor))
       file.lower(to: hot.sample)
     }
 
@@ -63,11 +78,9 @@ final class Sampling: Sendable {
       }
       let isMinute = rounds % (60 * Sampling.roundsPerSecond) == 0
       if !isMinute { return }
-      let operations = recentOperations / 60 / Sampling.roundsPerSecond
-      recentOperations = 0
       // Few keys, and yet memory is full: they are large, or were many once.
       if hot.presentIsFull && hot.keyCount * 8 < HotTierEstimator.defaultKeys && hot.sample.rate < 1
-        && operations * 8 < Sampling.operationsPerRound
+        && isCheap
       {
         hot.restart(settings, sample: KeySample(rate: hot.sample.rate * 4))
         restartTally(now: now)
@@ -104,8 +117,13 @@ final class Sampling: Sendable {
 
   /// Which share of the keys is sampled at first, and at most unless their operations are few.
   private static let firstRate = 1.0 / 16
-  /// Operations of a round that are enough. A round is a quarter of a second.
-  fileprivate static let operationsPerRound = 1024
+  /// Of the processor's time that the whole server takes: from which share on fewer keys are sampled, and what is aimed at
+  /// then. Not while it is less than a thousandth of a core.
+  fileprivate static let largestShare = 0.008
+  fileprivate static let aimedShare = 0.006
+  fileprivate static let freeNanoseconds = 0.001 * 1e9 * Double(secondsPerCheck)
+  fileprivate static let secondsPerCheck = 4
+  /// Rounds of the sweeper.
   fileprivate static let roundsPerSecond = 4
 
   fileprivate let state: Lock<State>
@@ -155,12 +173,11 @@ extension TieredCache {
 
   /// One round: takes what the shards have put into their buffers, and lets the estimates have it.
   package func drainSamples(now: UnixSeconds) {
-    let begin = processorNanoseconds()
+    let begin = processorNanoseconds(CLOCK_THREAD_CPUTIME_ID)
     sampling.state.withLock { sampling in
       if sampling.rounds % Sampling.roundsPerSecond == 0 { adapt(&sampling, now: now) }
       sampling.rounds += 1
       let log = logPosition
-      var operations = 0
       for i in 0..<shardCount {
         let threshold = sampling.threshold
         let scratch = sampling.scratch
@@ -173,18 +190,21 @@ extension TieredCache {
           sampling.hot.flush()
           sampling.file.flush()
         }
-        operations += taken.count + taken.dropped
         sampling.dropped += UInt64(taken.dropped)
+        sampling.droppedSinceCheck += UInt64(taken.dropped)
         let weight = taken.count > 0 ? Double(taken.count + taken.dropped) / Double(taken.count) : 1
         for number in 0..<taken.count {
+          sampling.hot.prefetchSlot(scratch[min(number + 8, taken.count - 1)].hash)
+          sampling.hot.prefetchKey(scratch[min(number + 4, taken.count - 1)].hash)
           sampling.hot.apply(scratch[number], weight: weight, now: now)
           sampling.file.apply(
             scratch[number], written: log.written, span: log.span, isFull: sampling.reads.coldEvictions > 0,
             weight: weight, now: now)
         }
       }
-      sampling.note(operations: operations)
-      sampling.nanoseconds += processorNanoseconds() &- begin
+      let spent = processorNanoseconds(CLOCK_THREAD_CPUTIME_ID) &- begin
+      sampling.nanoseconds += spent
+      sampling.spentSinceCheck += spent
     }
   }
 
@@ -204,6 +224,9 @@ extension TieredCache {
       }
     }
     sampling.take(counts)
+    if sampling.rounds % (Sampling.roundsPerSecond * Sampling.secondsPerCheck) == 0 {
+      sampling.limitCost(process: processorNanoseconds(CLOCK_PROCESS_CPUTIME_ID))
+    }
     sampling.suit(sampledSettings, now: now)
   }
 
@@ -260,9 +283,10 @@ extension TieredCache {
     }
   }
 
-  private func processorNanoseconds() -> UInt64 {
+  /// `clock`: of this thread or of the process.
+  private func processorNanoseconds(_ clock: clockid_t) -> UInt64 {
     var time = timespec()
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    clock_gettime(clock, &time)
     return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
   }
 

@@ -147,6 +147,6 @@ extension TieredCache {
     writeBehind?.state.signal { $0.stopping = true }
     for thread in threads { thread.join() }
     background.with { $0.threads = [] }
-    store?.close()
+    store?.close(recent: recentRows)
   }
 }

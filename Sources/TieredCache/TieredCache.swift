@@ -235,7 +235,11 @@ package final class TieredCache: Sendable {
     spawn("cold-writer") { [self] in runWriter() }
     if store.newestSequence > 0 {
       let scanner = try store.makeScanner(hasher: hasher)
+      scanProgress.with { $0.below = store.newestSequence + 1 }
       spawn("start-scan") { [self] in runScan(scanner) }
+      let refiller = try store.makeScanner(hasher: hasher)
+      let recent = try store.makeRecentReader()
+      spawn("start-refill") { [self] in runRefill(refiller, recent) }
     } else {
       finishScan()
     }

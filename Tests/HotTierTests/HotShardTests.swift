@@ -99,7 +99,8 @@ extension HotIndexTests {
 
   /// Stores a value of `length` bytes under a key made of `number`; false if there was no room.
   private func put(
-    _ shard: inout HotShard, _ number: Int, length: Int, now: UnixSeconds, expiresAt: UnixSeconds = 0
+    _ shard: inout HotShard, _ number: Int, length: Int, now: UnixSeconds, expiresAt: UnixSeconds = 0,
+    evicts: Bool = true
   ) -> Bool {
     let key = Array("key-\(number)".utf8)
     return key.withUnsafeBytes { key in
@@ -111,7 +112,7 @@ extension HotIndexTests {
       var item = shard.allocate(bytes, hash: hash, now: now)
       var rounds = 0
       while item == nil && rounds < 1000 {
-        if reclaim(&shard, now: now) == .stuck { return false }
+        if reclaim(&shard, now: now, evicts: evicts) == .stuck { return false }
         item = shard.allocate(bytes, hash: hash, now: now)
         rounds += 1
       }
@@ -128,8 +129,9 @@ extension HotIndexTests {
     }
   }
 
-  private func reclaim(_ shard: inout HotShard, now: UnixSeconds) -> ReclaimStep {
-    shard.reclaim(64, now: now, hasher: hasher, unsavedMayGo: { _, _ in false }, evicted: { _, _ in })
+  private func reclaim(_ shard: inout HotShard, now: UnixSeconds, evicts: Bool = true) -> ReclaimStep {
+    shard.reclaim(
+      64, now: now, hasher: hasher, evicts: evicts, unsavedMayGo: { _, _ in false }, evicted: { _, _ in })
   }
 
   private func get(_ shard: inout HotShard, _ number: Int, now: UnixSeconds) -> Int? {
@@ -265,6 +267,34 @@ extension HotIndexTests {
     #expect(stride(from: 0, to: 12_000, by: 4).allSatisfy { has(&shard, $0) })
     #expect((20_000..<27_500).allSatisfy { has(&shard, $0) })
     checkInvariants(&shard)
+  }
+
+  @Test("Where nothing may be evicted, what was deleted anywhere is room, and what is there stays")
+  func deletedMemoryIsUsedAgainWithoutEviction() {
+    for length in [30, 200, 1500] {
+      var shard = shard(limit: 2 << 20)
+      var count = 0
+      while put(&shard, count, length: length, now: 10, evicts: false) { count += 1 }
+      #expect(!put(&shard, count, length: length, now: 10, evicts: false))
+      // One of ten goes, then nine of ten: each time nearly as many have room again.
+      for stays in [{ (number: Int) in number % 10 != 0 }, { number in number % 10 == 1 }] {
+        let gone = (0..<count).filter { has(&shard, $0) && !stays($0) }
+        for number in gone { delete(&shard, number) }
+        var back = 0
+        while back < gone.count && put(&shard, gone[back], length: length, now: 10, evicts: false) { back += 1 }
+        #expect(back > gone.count * 4 / 5, "\(back) of \(gone.count) of \(length) bytes")
+        for number in gone[..<back] { #expect(has(&shard, number)) }
+        checkInvariants(&shard)
+      }
+      #expect((0..<count).allSatisfy { $0 % 10 != 1 || has(&shard, $0) })
+      #expect(shard.counters.evictions == 0)
+    }
+  }
+
+  private func delete(_ shard: inout HotShard, _ number: Int) {
+    let key = Array("key-\(number)".utf8)
+    let hash = hasher.hash(key, key.count)
+    shard.unlink(shard.find(hash, key, key.count)!, hash: hash)
   }
 
   @Test("The sweep passes over segments in which nothing has expired, and finds what a touch made expire earlier")

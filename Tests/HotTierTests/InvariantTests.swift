@@ -259,7 +259,8 @@ private final class InvariantRun {
   private func reclaim(_ shard: UnsafeMutablePointer<HotShard>, _ count: Int) -> ReclaimStep {
     let dropsUnsaved = roll(6) == 0
     let step = shard.pointee.reclaim(
-      count, now: now, hasher: hasher, unsavedMayGo: { _, _ in dropsUnsaved }, evicted: { _, _ in })
+      count, now: now, hasher: hasher, evicts: roll(4) > 0, unsavedMayGo: { _, _ in dropsUnsaved }, evicted: { _, _ in }
+    )
     shard.pointee.frees.release()
     return step
   }

@@ -60,6 +60,65 @@ def test_without_evictions_a_large_value_is_refused_when_memory_is_full(make_ser
         assert connection.get("k0") == b"x" * (4 * MIB)
 
 
+def test_without_evictions_what_was_deleted_is_room_for_others(make_server):
+    """Wherever it was: of ten neighbours nine go."""
+    server = make_server("-M", cold=False, memory=16, threads=2).start()
+    with server.connect() as connection:
+        def store(prefix: bytes, first: int) -> bool:
+            connection.send(b"".join(b"ms %s%d 100 q\r\n%s\r\n" % (prefix, first + i, b"v" * 100) for i in range(100)) + b"mn\r\n")
+            refused = 0
+            while (line := connection.read_line()) != b"MN\r\n":
+                assert line == b"SERVER_ERROR out of memory storing object\r\n"
+                refused += 1
+            return refused == 0
+
+        count = 0
+        while store(b"k", count):
+            count += 100
+        assert count > 90_000
+        for first in range(0, count, 100):
+            connection.send(b"".join(b"md k%d q\r\n" % (first + i) for i in range(100) if i % 10) + b"mn\r\n")
+            assert connection.read_line() == b"MN\r\n"
+        assert all(store(b"l", first) for first in range(0, count * 8 // 10 // 100 * 100, 100))
+        assert all(connection.get(f"k{i}") == b"v" * 100 for i in range(0, count, 100))
+        assert connection.statistics()["evictions"] == "0"
+
+
+def test_a_large_value_takes_the_place_of_many_small_ones_in_turns(make_server):
+    """Others are served meanwhile, and each value is stored, however much of the memory the ones before it have."""
+    server = make_server("-I", "32m", cold=False, memory=64, threads=1).start()
+    with server.connect() as connection, server.connect() as other:
+        for first in range(0, 500_000, 500):
+            connection.send(b"".join(b"ms k%d 50 q\r\n%s\r\n" % (first + i, b"v" * 50) for i in range(500)) + b"mn\r\n")
+            assert connection.read_line() == b"MN\r\n"
+        other.set("small", b"x")
+        data = b"y" * (16 * MIB)
+        for i in range(6):
+            # Without an end: until it is there the value is not stored, its room is made.
+            connection.send(b"set large%d 0 0 %d\r\n" % (i, len(data)))
+            for _ in range(20):
+                assert other.get("small") == b"x"
+            connection.send(data + b"\r\n")
+            assert connection.read_line() == b"STORED\r\n", i
+        assert connection.get("large5") == data
+
+
+def test_a_client_that_hangs_up_while_room_is_made_for_it_leaves_no_trace(make_server):
+    server = make_server("-I", "32m", cold=False, memory=64, threads=1).start()
+    with server.connect() as connection:
+        for first in range(0, 500_000, 500):
+            connection.send(b"".join(b"ms k%d 50 q\r\n%s\r\n" % (first + i, b"v" * 50) for i in range(500)) + b"mn\r\n")
+            assert connection.read_line() == b"MN\r\n"
+        for _ in range(30):
+            with server.connect() as other:
+                other.send(b"set large 0 0 %d\r\n" % (30 * MIB))
+        value = b"z" * (30 * MIB)
+        deadline = time.monotonic() + 10
+        while connection.call(b"set large 0 0 %d\r\n%s\r\n" % (len(value), value)) != b"STORED":
+            assert time.monotonic() < deadline, "what they had claimed is not given back"
+        assert connection.get("large") == value
+
+
 @pytest.mark.parametrize("options", [["-n", "64"], ["-f", "1.1"], ["-n", "48", "-f", "2"], ["-I", "128m"], ["-I", "4k"]])
 def test_options_of_memcached_about_sizes_are_accepted(make_server, options):
     server = make_server(*options, cold=False, memory=512).start()

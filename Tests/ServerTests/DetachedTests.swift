@@ -92,6 +92,19 @@ final class Served {
     return receive(expected)
   }
 
+  /// Names and values that `stats` tells of a topic.
+  func statistics(_ topic: String) -> [String: String] {
+    send("stats \(topic)\r\n")
+    var text = ""
+    while !text.hasSuffix("END\r\n") {
+      let next = receive("x")
+      if next.isEmpty { break }
+      text += next
+    }
+    let words = text.split(whereSeparator: \.isNewline).map { $0.split(separator: " ") }.filter { $0.count == 3 }
+    return Dictionary(words.map { (String($0[1]), String($0[2])) }) { $1 }
+  }
+
   /// Reads what was asked of the file until `expected` has come.
   func receiveWithReads(_ expected: String) -> String {
     var bytes = [UInt8](repeating: 0, count: expected.utf8.count)

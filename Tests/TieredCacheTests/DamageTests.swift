@@ -88,8 +88,12 @@ import Testing
         // A newer version, or another program's.
         return (.refused, [:])
       }
-      if let scanner = try? bench.cache.store?.makeScanner(hasher: bench.cache.hasher) {
+      if let store = bench.cache.store, let scanner = try? store.makeScanner(hasher: bench.cache.hasher) {
+        // As threads of their own do it: RAM is refilled before the scan, if the note of a clean stop knows all rows.
+        let recent = try? store.makeRecentReader()
+        if let recent, scanner.below <= recent.through + 1 { try? bench.cache.refill(recent) }
         bench.cache.runScan(scanner)
+        bench.cache.runRefill(scanner, recent)
       } else {
         bench.cache.finishScan(complete: false)
       }

@@ -42,6 +42,8 @@ final class EventRun {
   /// In the midst of a write cycle: the writer can't be called.
   var inCycle = false
   var scanner: ColdScanner? = nil
+  /// The note of the last clean stop, if RAM is refilled by it once the scan has come so far.
+  var recent: RecentReader? = nil
   /// After a start: keys of which the scan has to tell which of their states they have.
   var unresolved: Set<String> = []
   /// The file took no writes since the start; under pressure unsaved items were dropped then.
@@ -478,7 +480,7 @@ final class EventRun {
     bench.cache.writeBehind!.state.signal { $0.stopping = true }
     bench.cache.runWriter()
     isStopping = false
-    bench.crash()
+    bench.crash(noting: true)
     if isOff { return }
     for key in keys { histories[key]!.states = [histories[key]!.newest] }
     stoppedWithFlush = pendingFlush
@@ -493,6 +495,7 @@ final class EventRun {
   func reopen() throws {
     bench = nil
     scanner = nil
+    recent = nil
     wasTroubled = false
     let stepByStep = roll(3) == 0
     try open(scans: !stepByStep)
@@ -509,6 +512,7 @@ final class EventRun {
     unresolved = Set(keys)
     if stepByStep && bench.cache.store!.newestSequence > 0 {
       scanner = try bench.cache.store!.makeScanner(hasher: bench.cache.hasher)
+      if roll(3) > 0 { recent = try? bench.cache.store!.makeRecentReader() }
       return
     }
     if stepByStep { bench.cache.finishScan() }
@@ -549,6 +553,13 @@ final class EventRun {
   }
 
   func scanStep() throws {
+    if let noted = recent, scanner!.below <= noted.through + 1 {
+      recent = nil
+      // Without power there is nothing to be read.
+      try? bench.cache.refill(noted)
+      note("refilled * ")
+      return
+    }
     if try bench.cache.scanChunk(scanner!, rows: 1 + roll(60)) { return }
     try finishScan()
   }

@@ -44,8 +44,8 @@ final class Bench {
   init(
     path: String?, clock: ServerClock = ServerClock(standingAt: 1_000_000), memory: Int = 4 << 20,
     durability: Durability = .interval, coldLimit: Int64 = 64 << 20, scans: Bool = true,
-    demoteAfter: UInt32? = nil, writeBudget: Int64? = nil, vfs: String? = nil,
-    policy: EvictionPolicy.Name = .s3fifo
+    demoteAfter: UInt32? = nil, writeBudget: Int64? = nil, slowDisk: SlowDiskPolicy = .wait,
+    vfs: String? = nil, policy: EvictionPolicy.Name = .s3fifo
   ) throws {
     self.path = path
     self.clock = clock
@@ -59,6 +59,7 @@ final class Bench {
     options.startsThreads = false
     options.demoteAfterSeconds = demoteAfter
     options.admission.writeBudget = writeBudget
+    options.slowDisk = slowDisk
     if let path {
       options.cold = ColdOptions(path: path, limit: coldLimit, synchronousFull: durability == .always, vfs: vfs)
     }
@@ -100,10 +101,15 @@ final class Bench {
   }
 
   /// As SIGKILL does it: nothing more is written. (The lock on the file goes with the close.)
-  func crash() {
+  /// `noting`: but what a clean stop notes of the items in RAM.
+  func crash(noting: Bool = false) {
     guard !isStopped else { return }
     isStopped = true
-    cache.store?.close()
+    if noting {
+      cache.store?.close(recent: { self.cache.recentRows(atMost: $0) })
+    } else {
+      cache.store?.close()
+    }
   }
 
   /// Writes all that is unsaved and takes every item out of RAM.

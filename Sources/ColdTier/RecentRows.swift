@@ -1,0 +1,127 @@
+import CacheCore
+import SQLite
+
+/// A row of the file and when its item was used last.
+package struct RecentRow: Equatable, Sendable {
+  package var sequence: UInt64
+  package var lastAccess: UnixSeconds
+
+  package init(sequence: UInt64, lastAccess: UnixSeconds) {
+    self.sequence = sequence
+    self.lastAccess = lastAccess
+  }
+}
+
+/// The order in which items were used last, as a clean stop noted it (`recently_used`), in parts that fit a page:
+///
+///     byte  0  sequence    5 bytes, little-endian
+///           5  lastAccess  UInt32, little-endian
+///           9  the next row
+enum RecentRows {
+  static let bytesPerRow = 9
+  static let rowsPerPart = 900
+  /// Of 36 MiB: RAM that holds more gets the rest in the order of writing.
+  static let mostRows = 4 << 20
+
+  static func encode(_ rows: ArraySlice<RecentRow>) -> [UInt8] {
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(rows.count * bytesPerRow)
+    for row in rows {
+      for shift in stride(from: UInt64(0), to: 40, by: 8) {
+        bytes.append(UInt8(truncatingIfNeeded: row.sequence >> shift))
+      }
+      for shift in stride(from: UInt32(0), to: 32, by: 8) {
+        bytes.append(UInt8(truncatingIfNeeded: row.lastAccess >> shift))
+      }
+    }
+    return bytes
+  }
+
+  static func decode(_ bytes: UnsafeRawBufferPointer) -> [RecentRow] {
+    (0..<bytes.count / bytesPerRow).map { i in
+      func number(_ from: Int, _ count: Int) -> UInt64 {
+        (0..<count).reduce(0) { $0 | UInt64(bytes[i * bytesPerRow + from + $1]) << (UInt64($1) * 8) }
+      }
+      return RecentRow(
+        sequence: number(0, 5), lastAccess: UnixSeconds(truncatingIfNeeded: number(5, 4)))
+    }
+  }
+
+  /// How many rows there is room for: without passing the limit of the file, nor what is set aside for the WAL.
+  static func capacity(_ connection: Connection, _ bounds: ColdBounds) throws(SQLiteError) -> Int {
+    let pages = try connection.integer(SQL.pageCount) - connection.integer(SQL.freePages)
+    let free = bounds.fileLimit - pages * SQL.pageSize
+    // A part takes a page, or two if its page is split.
+    let parts = min(free / 2, bounds.walTarget / 2) / SQL.pageSize
+    return min(max(Int(parts) * rowsPerPart, 0), mostRows)
+  }
+
+  /// Replaces what is noted, in one transaction. `rows`: the last used first.
+  static func save(_ rows: [RecentRow], _ connection: Connection) throws(SQLiteError) {
+    try connection.execute(SQL.beginImmediate)
+    do throws(SQLiteError) {
+      try connection.execute(SQL.forgetRecent)
+      let through = UInt64(try connection.integer(SQL.newestSequence))
+      try ColdStore.setMeta(.recentThrough, Int64(through), connection)
+      let insert = try Statement(connection, SQL.insertRecent)
+      for first in stride(from: 0, to: rows.count, by: rowsPerPart) {
+        let part = encode(rows[first..<min(first + rowsPerPart, rows.count)])
+        try part.withUnsafeBufferPointer { (part) throws(SQLiteError) in
+          let part = UnsafeRawBufferPointer(part)
+          insert.bind(1, Int64(first))
+          insert.bind(2, recentChecksum(part, position: Int64(first), through: through))
+          insert.bind(3, part)
+          try insert.run()
+        }
+      }
+      try connection.execute(SQL.commit)
+    } catch {
+      if connection.isInTransaction { try connection.execute(SQL.rollback) }
+      throw error
+    }
+  }
+}
+
+/// Reads the rows that were used last, in that order. Used by one thread.
+package final class RecentReader: @unchecked Sendable {
+  /// Rows up to this sequence were there when the order was noted: one of them that it names is the newest of its key,
+  /// unless a row after this one is of the same key.
+  package let through: UInt64
+  private let list: Statement
+  private let read: Statement
+  private var position: Int64 = 0
+
+  init(_ connection: Connection) throws(ColdError) {
+    (through, list, read) = try translating { () throws(SQLiteError) in
+      (
+        UInt64(max(try ColdStore.meta(.recentThrough, connection), 0)), try Statement(connection, SQL.readRecent),
+        try Statement(connection, SQL.read)
+      )
+    }
+  }
+
+  /// The next part, in the order of the file, since that is quicker to read. What is damaged or gone is left out.
+  /// `rank`: how many were used later. False: there is no more.
+  package func next(_ body: (_ row: ColdRow, _ lastAccess: UnixSeconds, _ rank: Int) -> Void) throws(ColdError) -> Bool
+  {
+    try translating { () throws(SQLiteError) in
+      self.list.bind(1, self.position)
+      defer { self.list.reset() }
+      guard try self.list.step() else { return false }
+      let first = self.list.int64(0)
+      let bytes = self.list.bytes(2)
+      let rows = RecentRows.decode(bytes)
+      self.position = first + Int64(max(rows.count, 1))
+      guard recentChecksum(bytes, position: first, through: self.through) == self.list.int64(1) else { return true }
+      for (rank, recent) in rows.enumerated().sorted(by: { $0.element.sequence < $1.element.sequence })
+      where recent.sequence <= self.through {
+        self.read.bind(1, Int64(recent.sequence))
+        if try self.read.step(), let row = wholeRow(self.read, recent.sequence) {
+          body(row, recent.lastAccess, Int(first) + rank)
+        }
+        self.read.reset()
+      }
+      return true
+    }
+  }
+}

@@ -1,0 +1,171 @@
+import CacheCore
+import ColdTier
+import Foundation
+import SQLite
+import Testing
+
+@testable import TieredCache
+
+/// What is in RAM after a start, and that it is never an older version.
+@Suite struct RefillTests {
+  private func names(_ range: Range<Int>) -> [String] { range.map { "key-\($0)" } }
+
+  /// As a start does it that meets the rows since the last clean stop, and has not come further.
+  private func refill(_ bench: Bench) throws { try bench.cache.refill(try bench.cache.store!.makeRecentReader()!) }
+
+  private func inRAM(_ bench: Bench, _ key: String) -> Bool {
+    let bytes = Array(key.utf8)
+    return bytes.withUnsafeBytes { raw in
+      let key = bench.cache.key(raw.baseAddress!, raw.count)
+      return bench.cache.shard(key.hash).withLock { $0.hot.find(key.hash, key.start, key.count) != nil }
+    }
+  }
+
+  @Test func whatWasReadLastIsBackAlthoughItWasWrittenFirst() throws {
+    try withFile { path in
+      let clock = ServerClock(standingAt: 1_000_000)
+      let value = String(repeating: "x", count: 2000)
+      var bench = try Bench(path: path, clock: clock, memory: 16 << 20)
+      for name in names(0..<4000) { bench.set(name, value) }
+      bench.cache.writeCycle()
+      clock.advance(seconds: 10)
+      for name in names(0..<300) { #expect(bench.text(name) != nil) }
+      bench.stop()
+      // A quarter of the memory, and nothing of the scan yet.
+      bench = try Bench(path: path, clock: clock, memory: 2 << 20, scans: false)
+      try refill(bench)
+      for name in names(0..<300) { #expect(inRAM(bench, name) && bench.text(name) == value) }
+      #expect(bench.cache.statistics().hot.items < 1200)
+      #expect(bench.violation() == nil)
+      // Under pressure they stay, since they were used last.
+      let scanner = try bench.cache.store!.makeScanner(hasher: bench.cache.hasher)
+      while try bench.cache.scanChunk(scanner) {}
+      bench.cache.finishScan()
+      for name in names(5000..<5400) { bench.set(name, value) }
+      let kept = names(0..<300).count { inRAM(bench, $0) }
+      #expect(kept > 250)
+      bench.stop()
+    }
+  }
+
+  @Test func theTimeOfTheLastUseOutlivesSeveralRestarts() throws {
+    try withFile { path in
+      let clock = ServerClock(standingAt: 1_000_000)
+      var bench = try Bench(path: path, clock: clock)
+      bench.set("a", "1")
+      bench.set("b", "2")
+      bench.cache.writeCycle()
+      clock.advance(seconds: 100)
+      #expect(bench.text("a") == "1")
+      for _ in 0..<3 {
+        bench.stop()
+        clock.advance(seconds: 50)
+        bench = try Bench(path: path, clock: clock)
+        try refill(bench)
+      }
+      let rows = bench.cache.recentRows(atMost: 10)
+      #expect(rows.map(\.lastAccess) == [1_000_100, 1_000_000])
+      #expect(bench.cache.recentRows(atMost: 1) == [rows[0]])
+      bench.stop()
+    }
+  }
+
+  @Test func whatHappenedSinceCountsMoreThanTheNote() throws {
+    try withFile { path in
+      let clock = ServerClock(standingAt: 1_000_000)
+      var bench = try Bench(path: path, clock: clock)
+      for name in ["same", "changed", "deleted", "expires"] {
+        bench.set(name, "old", expiresAt: name == "expires" ? 1_000_010 : 0)
+      }
+      bench.stop()
+      bench = try Bench(path: path, clock: clock)
+      bench.set("changed", "new")
+      bench.delete("deleted")
+      bench.cache.writeCycle()
+      bench.crash()
+      // The note is that of the clean stop; the scan has met the rows since.
+      clock.advance(seconds: 20)
+      bench = try Bench(path: path, clock: clock, scans: false)
+      let recent = try bench.cache.store!.makeRecentReader()!
+      #expect(recent.through == 4)
+      let scanner = try bench.cache.store!.makeScanner(hasher: bench.cache.hasher)
+      while scanner.below > recent.through + 1 { #expect(try bench.cache.scanChunk(scanner, rows: 1)) }
+      try bench.cache.refill(recent)
+      #expect(bench.text("same") == "old")
+      #expect(!inRAM(bench, "changed") && bench.text("changed") == "new")
+      #expect(bench.text("deleted") == nil)
+      #expect(bench.text("expires") == nil)
+      while try bench.cache.scanChunk(scanner) {}
+      bench.cache.finishScan()
+      #expect(bench.text("same") == "old")
+      #expect(bench.text("changed") == "new")
+      #expect(bench.text("deleted") == nil)
+      #expect(bench.violation() == nil)
+      bench.stop()
+    }
+  }
+
+  @Test func aFlushOrADeletionDuringTheStartCountsMoreThanTheNote() throws {
+    try withFile { path in
+      var bench = try Bench(path: path)
+      bench.set("a", "1")
+      bench.set("b", "1")
+      bench.stop()
+      bench = try Bench(path: path, scans: false)
+      #expect(bench.delete("a").name == "scanning")
+      let bytes = Array("a".utf8)
+      bytes.withUnsafeBytes { bench.cache.remove(bench.cache.key($0.baseAddress!, $0.count)) }
+      try refill(bench)
+      #expect(bench.text("a") == nil && bench.text("b") == "1")
+      bench.crash()
+      bench = try Bench(path: path, scans: false)
+      bench.cache.flushAll(at: 0, now: bench.now)
+      try refill(bench)
+      #expect(bench.cache.statistics().hot.items == 0)
+      bench.stop()
+    }
+  }
+
+  @Test func noBitOfTheNoteThatFlipsBringsAnOldVersionBack() throws {
+    try withFile { path in
+      var bench = try Bench(path: path)
+      for i in 0..<20 {
+        bench.set("key-\(i % 5)", "version \(i)")
+        bench.cache.writeCycle()
+      }
+      bench.stop()
+      let original = try note(at: path)
+      #expect(original.count == 45)
+      for byte in original.indices {
+        var changed = original
+        changed[byte] ^= 1 << (byte % 8)
+        try setNote(changed, at: path)
+        bench = try Bench(path: path, scans: false)
+        try refill(bench)
+        #expect(bench.cache.statistics().hot.items == 0)
+        bench.crash()
+      }
+      try setNote(original, at: path)
+      bench = try Bench(path: path, scans: false)
+      try refill(bench)
+      #expect(bench.cache.statistics().hot.items == 5)
+      for i in 15..<20 { #expect(bench.text("key-\(i % 5)") == "version \(i)") }
+      bench.stop()
+    }
+  }
+
+  private func note(at path: String) throws -> [UInt8] {
+    let statement = try Statement(try Connection(path: path, mode: .readOnly), "SELECT rows FROM recently_used")
+    #expect(try statement.step())
+    return Array(statement.bytes(0))
+  }
+
+  private func setNote(_ bytes: [UInt8], at path: String) throws {
+    let statement = try Statement(
+      try Connection(path: path, mode: .readWrite), "UPDATE recently_used SET rows = ?1")
+    try bytes.withUnsafeBytes { bytes in
+      statement.bind(1, bytes)
+      try statement.run()
+    }
+  }
+}
