@@ -56,7 +56,7 @@ BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev
 TEST_PACKAGES := memcached libmemcached-tools libcache-memcached-fast-perl openssl python3 python3-venv valgrind \
   chromium prometheus
 # The clients of other languages, what the examples need, and what stands before many servers.
-CLIENT_PACKAGES := php-cli php-memcached ruby ruby-dalli ruby-sinatra golang-go golang-github-bradfitz-gomemcache-dev \
+CLIENT_PACKAGES := php-cli php-memcached ruby ruby-dalli ruby-sinatra ruby-webrick golang-go golang-github-bradfitz-gomemcache-dev \
   nutcracker
 
 # What `make deb` needs besides.
@@ -96,7 +96,7 @@ soak: build test-packages $(VENV)/installed ## the long form of the tests: more 
 
 clients: build test-packages client-packages $(VENV)/installed ## run every client library and example, also those of PHP, Ruby, Perl and Go; prints a table
 	CLIENTS=all $(VENV)/bin/pytest $(addprefix Tests/Integration/test_, clients.py pymemcache.py django_cache.py django.py \
-	  libmemcached_tools.py programs.py)
+	  libmemcached_tools.py programs.py examples.py many_machines.py)
 
 bench: build test-packages ## compare with memcached side by side: rates and processor time, items that fit, misses, memory, expiry, large values, advice (MEMCACHED=)
 	.build/release/Benchmarks compare --memcached $(MEMCACHED)

@@ -80,5 +80,5 @@ class SecuredServer(Server):
 def wait_for(condition, timeout: float = 8) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, "it did not expire"
+        assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.05)

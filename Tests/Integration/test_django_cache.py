@@ -42,6 +42,8 @@ if not settings.configured:
         TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}])
     django.setup()
 
+from django.core.management import call_command  # noqa: E402
+from django.db import connections  # noqa: E402
 from django.template import engines  # noqa: E402
 from django.test import Client  # noqa: E402
 from django.test.utils import override_settings  # noqa: E402
@@ -155,3 +157,30 @@ def test_fragments_of_templates(cache, place):
     place.settle()
     assert template.render({"visitor": 1, "when": "second"}) == "first"
     assert template.render({"visitor": 2, "when": "second"}) == "second"
+
+
+@pytest.mark.parametrize("kind", ["file", "database"])
+def test_what_was_in_an_older_cache_is_taken_along(cache, place, tmp_path, kind):
+    """As docs/moving-in.md says."""
+    if kind == "file":
+        old = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path / "cache")}
+    else:
+        old = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "old_cache"}
+        connections.databases["default"] = connections.configure_settings(
+            {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "old.sqlite3")}})["default"]
+    with override_settings(CACHES={"default": settings.CACHES["default"], "old": {**old, "OPTIONS": {"MAX_ENTRIES": 1000}}}):
+        if kind == "database":
+            call_command("createcachetable", verbosity=0)
+        old, new = caches["old"], caches["default"]
+        values = {f"report{i}": {"number": i, "bytes": EVERY_BYTE} for i in range(40)}
+        old.set_many(values)
+        if kind == "database":
+            with connections["default"].cursor() as cursor:
+                cursor.execute("SELECT cache_key FROM old_cache")
+                keys = [row[0].removeprefix(":1:") for row in cursor.fetchall()]
+        else:
+            keys = list(values)
+        new.set_many({key: old.get(key) for key in keys}, timeout=3600)
+        place.settle()
+        assert new.get_many(values) == values
+        connections.close_all()

@@ -1,4 +1,4 @@
-"""The smallest project with a cached page: no database, no sessions, one view."""
+"""The smallest project with cached pages and sessions: no database."""
 
 import os
 
@@ -8,8 +8,11 @@ DEBUG = True
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 
 ROOT_URLCONF = "lake.urls"
-INSTALLED_APPS = []
-MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
+INSTALLED_APPS = ["lake"]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+]
 USE_TZ = True
 
 CACHES = {
@@ -18,6 +21,10 @@ CACHES = {
         "LOCATION": os.environ.get("CACHE_LOCATION", "127.0.0.1:11211"),
     }
 }
+
+# Sessions live in the cache alone. A cache that forgets would log everybody out at each restart.
+SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+SESSION_COOKIE_AGE = 30 * 24 * 3600
 
 LOGGING = {
     "version": 1,

@@ -1,5 +1,5 @@
 from django.urls import path
 
-from lake.views import report
+from lake.views import report, visits, weekly
 
-urlpatterns = [path("", report), path("<int:year>/", report)]
+urlpatterns = [path("", report), path("visits/", visits), path("<int:year>/", report), path("<int:year>/week/<int:week>/", weekly)]

@@ -1,17 +1,9 @@
-import logging
-import math
 from datetime import datetime, timezone
 
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.views.decorators.cache import cache_page
 
-logger = logging.getLogger("lake")
-
-
-def temperatures(year: int) -> list[float]:
-    """The temperature of the lake at each metre of depth: what takes long to find out."""
-    middle = 10 + year % 5
-    return [round(4 + 16 / (1 + math.exp(depth - middle)), 1) for depth in range(30)]
+from lake.reports import logger, temperatures, weekly_report
 
 
 @cache_page(60 * 15)
@@ -21,3 +13,14 @@ def report(request, year: int = 2026):
     computed = datetime.now(timezone.utc).isoformat()
     return HttpResponse(f"<!doctype html><title>Lake {year}</title><h1>The lake in {year}</h1>"
                         f"<p>Computed at {computed}.<table>{rows}</table>")
+
+
+def weekly(request, year: int, week: int):
+    if not 1 <= week <= 53:
+        raise Http404
+    return HttpResponse(weekly_report(year, week))
+
+
+def visits(request):
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    return HttpResponse(f"Your visit number {request.session['visits']}")
