@@ -155,7 +155,7 @@ package struct HotTierEstimator: ~Copyable {
   // MARK: What is estimated
 
   /// Sampled reads without which nothing is said.
-  private static let fewestReads = 1000
+  private static let fewestReads = 2000
 
   /// For each of `factors`: the share of reads that such a tier would serve from RAM. nil: too little is known.
   ///

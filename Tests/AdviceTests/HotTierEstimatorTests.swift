@@ -27,7 +27,7 @@ struct HotTierEstimatorTests {
   func tooFew() {
     var estimator = HotTierEstimator(HotTierSettings(4), sample: KeySample(rate: 1))
     var stored: Set<Int> = []
-    for number in 0..<999 { read(number % 10, &estimator, stored: &stored) }
+    for number in 0..<1999 { read(number % 10, &estimator, stored: &stored) }
     #expect(estimator.hitRatios == nil)
     for number in 0..<10 { read(number % 10, &estimator, stored: &stored) }
     #expect(estimator.hitRatios != nil)
@@ -64,7 +64,7 @@ struct HotTierEstimatorTests {
     estimator.apply(SampledOperation(.hotHit, hash: 1, bytes: 100, expiresAt: 50), now: 49)
     #expect(estimator.tally.misses[0] == 0)
     estimator.apply(SampledOperation(.miss, hash: 1), now: 50)
-    #expect(estimator.tally.misses.allSatisfy { $0 == 1 })
+    #expect(estimator.tally.misses.prefix(6).allSatisfy { $0 == 1 })
     #expect(estimator.keyCount == 0)
   }
 
@@ -88,9 +88,9 @@ struct HotTierEstimatorTests {
     estimator.apply(SampledOperation(.miss, hash: 1), now: 50)
     estimator.apply(SampledOperation(.stored, hash: 1, bytes: 100, expiresAt: 150), now: 50)
     estimator.apply(SampledOperation(.hotHit, hash: 1, bytes: 100, expiresAt: 150), now: 99)
-    #expect(estimator.tally.misses.allSatisfy { $0 == 0 })
+    #expect(estimator.tally.misses.prefix(6).allSatisfy { $0 == 0 })
     estimator.apply(SampledOperation(.hotHit, hash: 1, bytes: 100, expiresAt: 150), now: 120)
-    #expect(estimator.tally.misses.allSatisfy { $0 == 1 })
+    #expect(estimator.tally.misses.prefix(6).allSatisfy { $0 == 1 })
   }
 
   @Test("With a file, an item that was read from it is kept as the rule of promotion says")

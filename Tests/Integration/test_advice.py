@@ -38,6 +38,8 @@ def test_the_advice_needs_some_traffic_and_then_names_what_other_sizes_bring(tmp
             before = connection.statistics("advice")
             assert "memory" not in before and int(before["sample_keys_per_million"]) == 62500
             assert "Too little is known yet" in advise(f"127.0.0.1:{server.port}").stdout
+            # A sample of one key in sixteen; whatever it is, of so many reads it tells something.
+            replay(connection, 100_000)
             deadline = time.monotonic() + 60
             while "memory" not in (figures := connection.statistics("advice")):
                 assert time.monotonic() < deadline, figures
