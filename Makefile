@@ -98,13 +98,14 @@ clients: build test-packages client-packages $(VENV)/installed ## run every clie
 	CLIENTS=all $(VENV)/bin/pytest $(addprefix Tests/Integration/test_, clients.py pymemcache.py django_cache.py django.py \
 	  libmemcached_tools.py programs.py examples.py many_machines.py)
 
-bench: build test-packages ## compare with memcached side by side: rates and processor time, items that fit, misses, memory, expiry, large values (MEMCACHED=)
+bench: build test-packages ## compare with memcached side by side: rates and processor time, items that fit, misses, memory, expiry, large values, advice (MEMCACHED=)
 	.build/release/Benchmarks compare --memcached $(MEMCACHED)
 	.build/release/Benchmarks room --memcached $(MEMCACHED)
 	.build/release/Benchmarks hit-ratio --memcached $(MEMCACHED)
 	.build/release/Benchmarks memory --memcached $(MEMCACHED)
 	.build/release/Benchmarks expiry --memcached $(MEMCACHED)
 	.build/release/Benchmarks large --memcached $(MEMCACHED)
+	.build/release/Benchmarks advice
 	.build/release/Benchmarks cold
 
 deb: build deb-packages ## build a Debian package in .build/deb, with unit, man page and completions

@@ -51,14 +51,15 @@ let package = Package(
       dependencies: [
         "CacheCore", "ColdTier", "MemcachedProtocol", .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: hot),
+    .target(name: "Advice", dependencies: ["CacheCore", "HotTier"], swiftSettings: common),
     .target(
       name: "TieredCache",
-      dependencies: ["CacheCore", "HotTier", "ColdTier", .product(name: "Logging", package: "swift-log")],
+      dependencies: ["CacheCore", "HotTier", "ColdTier", "Advice", .product(name: "Logging", package: "swift-log")],
       swiftSettings: hot),
     .target(
       name: "Server",
       dependencies: [
-        "CSystem", "CacheCore", "HotTier", "ColdTier", "TieredCache", "MemcachedProtocol", "Metrics",
+        "CSystem", "CacheCore", "HotTier", "ColdTier", "Advice", "TieredCache", "MemcachedProtocol", "Metrics",
         "Settings", "TLS", .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: hot),
     .target(
@@ -83,6 +84,7 @@ let package = Package(
     .testTarget(name: "CacheCoreTests", dependencies: ["CacheCore"], swiftSettings: common),
     .testTarget(name: "SQLiteTests", dependencies: ["SQLite"], swiftSettings: common),
     .testTarget(name: "HotTierTests", dependencies: ["HotTier", "CacheCore"], swiftSettings: common),
+    .testTarget(name: "AdviceTests", dependencies: ["Advice", "HotTier", "CacheCore"], swiftSettings: common),
     .target(
       name: "FuzzProperties", dependencies: ["MemcachedProtocol"], path: "Tests/Fuzz/Properties",
       swiftSettings: common),
@@ -106,7 +108,7 @@ let package = Package(
     .testTarget(
       name: "TieredCacheTests",
       dependencies: [
-        "TieredCache", "CacheCore", "HotTier", "ColdTier", "SQLiteFaults",
+        "TieredCache", "CacheCore", "HotTier", "ColdTier", "Advice", "SQLiteFaults",
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .testTarget(

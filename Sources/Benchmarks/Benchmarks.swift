@@ -9,6 +9,7 @@ struct Benchmarks: ParsableCommand {
     commandName: "Benchmarks", abstract: "Compares this server with memcached, side by side.",
     subcommands: [
       Room.self, HitRatio.self, MemoryUse.self, ExpiryLag.self, LargeValues.self, Compare.self, ColdCost.self,
+      Advice.self,
     ])
 }
 
@@ -109,8 +110,6 @@ struct HitRatio: ParsableCommand {
   @Option(help: "requests per trace, of which the first third is not counted") var requests = 4_000_000
   @Option(help: "values of hot.policy, with commas between") var policies = "lru,s3fifo"
   @Option(help: "seed of the traces") var seed: UInt64 = 1
-  /// Few enough that a store comes soon after its miss.
-  private static let batch = 50
 
   func run() throws {
     let policies = policies.split(separator: ",").map(String.init)
@@ -133,21 +132,6 @@ struct HitRatio: ParsableCommand {
     defer { server.stop() }
     let client = try Client(port: server.port)
     defer { client.close() }
-    var reader = TraceReader(trace, seed: seed)
-    var missed = 0
-    var counted = 0
-    var done = 0
-    while done < requests {
-      let batch = (0..<Self.batch).map { _ in reader.next() }
-      let there = try client.present(batch)
-      let absent = zip(batch, there).filter { !$1 }.map(\.0)
-      try client.store(absent)
-      done += batch.count
-      if done > requests / 3 {
-        missed += absent.count
-        counted += batch.count
-      }
-    }
-    return Double(missed) / Double(counted)
+    return try client.replay(trace, seed: seed, requests: requests)
   }
 }

@@ -76,15 +76,24 @@ final class Client: @unchecked Sendable {
   }
 
   /// All numbers of `stats`, or of `stats` with a topic, by name; none if the server does not know it.
-  func statistics(_ topic: String = "") throws -> [String: Int] {
+  func statistics(_ topic: String = "") throws -> [String: Int] { try texts(topic).compactMapValues { Int($0) } }
+
+  /// The same as they were sent.
+  func texts(_ topic: String) throws -> [String: String] {
     out = Array("stats \(topic)\r\n".utf8)
     try sendAll()
-    var numbers: [String: Int] = [:]
+    var texts: [String: String] = [:]
     while true {
-      let words = String(decoding: try readLine(), as: UTF8.self).split(separator: " ")
-      if words.first != "STAT" { return numbers }
-      if words.count == 3, let number = Int(words[2]) { numbers[String(words[1])] = number }
+      let words = String(decoding: try readLine(), as: UTF8.self).split(separator: " ", maxSplits: 2)
+      if words.first != "STAT" { return texts }
+      if words.count == 3 { texts[String(words[1])] = String(words[2]) }
     }
+  }
+
+  func resetStatistics() throws {
+    out = Array("stats reset\r\n".utf8)
+    try sendAll()
+    _ = try readLine()
   }
 
   /// Bytes of an item's value, which are read and dropped; nil if it is not there.

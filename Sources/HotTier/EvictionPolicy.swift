@@ -30,16 +30,27 @@ package struct EvictionPolicy: Sendable, Equatable {
     }
   }
 
-  /// Which queue gives its oldest segment, if both have one. `waited`, `kept`: how old those are.
-  func victim(
-    probation: Int, protected: Int, waited: UInt64, kept: UInt64
-  ) -> SegmentHead.Queue {
-    if kept > waited &* staleFactor { return .protected }
-    return probation * 100 >= (probation + protected) * probationPercent ? .probation : .protected
+  /// Which queue gives its oldest segment, if both have one: probation, or the protected. `probation`, `protected`: how
+  /// many segments they have. `waited`, `kept`: how old the oldest are.
+  package func isVictimOnProbation(probation: Int, protected: Int, waited: UInt64, kept: UInt64) -> Bool {
+    if kept > waited &* staleFactor { return false }
+    return probation * 100 >= (probation + protected) * probationPercent
   }
 
   /// What an item that was read so many times keeps of that when it is moved instead of evicted; nil: it goes. (Asking
   /// for two reads on probation, as the paper does, costs 2 to 10 percent more misses on all traces but one.)
   @inline(__always)
-  func kept(frequency: UInt16) -> UInt16? { frequency > 0 ? frequency - 1 : nil }
+  package func kept(frequency: UInt16) -> UInt16? { frequency > 0 ? frequency - 1 : nil }
+
+  /// Reads that a new item of so many bytes (its value included) is given in advance, 0...3: what is smaller than
+  /// the others costs little to keep, and many of it are kept for one large one. None at half the average and above,
+  /// one more for each halving below; none while there are fewer than `fewest`, too few to speak of an average. It is
+  /// used up like real reads, so what is never read goes all the same. `items`, `liveBytes`: all that are there.
+  @inlinable @inline(__always)
+  package static func credit(_ bytes: Int, items: Int, liveBytes: Int, fewest: Int = 64) -> UInt16 {
+    if items < fewest { return 0 }
+    let asManyOfThis = bytes &* items
+    if asManyOfThis &* 2 > liveBytes { return 0 }
+    return asManyOfThis &* 4 > liveBytes ? 1 : asManyOfThis &* 8 > liveBytes ? 2 : 3
+  }
 }

@@ -1,16 +1,18 @@
 /// The keys that were evicted last, by 16 bits of their hash: enough to tell with few mistakes that a key was here.
 /// Buckets of four, each the newest first; an old ghost is pushed out by new ones of its bucket.
-struct GhostTable: ~Copyable {
+package struct GhostTable: ~Copyable {
   private var buckets: UnsafeMutablePointer<UInt64>?
   private var count = 0
 
+  package init() {}
+
   deinit { buckets?.deallocate() }
 
-  var bytes: Int { count * 8 }
+  package var bytes: Int { count * 8 }
 
   /// Room for about as many ghosts as `items`, at most in `maximumBytes`. What is remembered is forgotten when the
   /// size changes, which is when it has to be twice as large, or four times too large.
-  mutating func fit(items: Int, maximumBytes: Int) {
+  package mutating func fit(items: Int, maximumBytes: Int) {
     let wanted = min(max(items / 4, 16), maximumBytes / 8)
     if count > 0 && wanted < count * 2 && wanted * 4 > count { return }
     buckets?.deallocate()
@@ -25,14 +27,14 @@ struct GhostTable: ~Copyable {
   @inline(__always)
   private func mark(_ hash: UInt64) -> UInt64 { max((hash >> 16) & 0xffff, 1) }
 
-  mutating func insert(_ hash: UInt64) {
+  package mutating func insert(_ hash: UInt64) {
     guard let buckets else { return }
     let i = bucket(hash)
     buckets[i] = buckets[i] << 16 | mark(hash)
   }
 
   /// Whether the key was evicted lately.
-  func contains(_ hash: UInt64) -> Bool {
+  package func contains(_ hash: UInt64) -> Bool {
     guard let buckets else { return false }
     let four = buckets[bucket(hash)]
     let mark = mark(hash)

@@ -124,15 +124,10 @@ public struct HotShard: ~Copyable {
     item.lastAccess = now
   }
 
-  /// Reads that a new item of so many bytes (its value included) is given in advance, 0...3: what is smaller than
-  /// the others costs little to keep, and many of it are kept for one large one. None at half the average and above,
-  /// one more for each halving below; none while there are too few to speak of an average. It is used up like real reads, so what is never read goes all the same.
+  /// Reads that a new item of so many bytes is given in advance; see `EvictionPolicy`.
+  @inlinable
   package func credit(_ bytes: Int) -> UInt16 {
-    let all = counters.liveBytes
-    if counters.items < 64 { return 0 }
-    let asManyOfThis = bytes &* counters.items
-    if asManyOfThis &* 2 > all { return 0 }
-    return asManyOfThis &* 4 > all ? 1 : asManyOfThis &* 8 > all ? 2 : 3
+    EvictionPolicy.credit(bytes, items: counters.items, liveBytes: counters.liveBytes)
   }
 
   // MARK: Writing

@@ -21,11 +21,11 @@ extension HotShard {
   private func oldestVictim() -> Int32 {
     if probation.oldest < 0 { return protected.oldest }
     if protected.oldest < 0 { return probation.oldest }
-    let queue = policy.victim(
+    let isOnProbation = policy.isVictimOnProbation(
       probation: probation.count, protected: protected.count,
       waited: nextSerial - head(probation.oldest).pointee.serial,
       kept: nextSerial - head(protected.oldest).pointee.serial)
-    return queue == .probation ? probation.oldest : protected.oldest
+    return isOnProbation ? probation.oldest : protected.oldest
   }
 
   /// The segment with the most dead space of the next ones, if it is worth emptying; -1: none is.

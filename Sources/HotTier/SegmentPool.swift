@@ -39,7 +39,7 @@ package final class SegmentPool: Sendable {
     precondition(segmentBytes >= 4096 && segmentBytes & (segmentBytes - 1) == 0)
     self.segmentBytes = segmentBytes
     segmentShift = segmentBytes.trailingZeroBitCount
-    maximumInlineRecord = max(segmentBytes / 8, min(segmentBytes / 6, 12 << 10)) & ~(Item.unit - 1)
+    maximumInlineRecord = Self.maximumInlineRecord(segmentBytes: segmentBytes)
     self.limit = Atomic(limit)
     idle = IdleMemory(limit: limit)
     // Address space costs nothing: room to raise the limit while serving.
@@ -84,6 +84,9 @@ package final class SegmentPool: Sendable {
   /// Records that would be longer have their value in a block of its own. The fraction bounds what the end of a segment
   /// wastes; in small segments it is larger, since a block takes whole pages.
   package let maximumInlineRecord: Int
+  package static func maximumInlineRecord(segmentBytes: Int) -> Int {
+    max(segmentBytes / 8, min(segmentBytes / 6, 12 << 10)) & ~(Item.unit - 1)
+  }
 
   package var limitBytes: Int { limit.load(ordering: .relaxed) }
   package var usedBytes: Int { used.load(ordering: .relaxed) }

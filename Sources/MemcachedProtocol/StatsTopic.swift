@@ -6,7 +6,7 @@ public enum StatsTopic: UInt8, Sendable {
   case reset, detail, settings, cachedump, connections, extstore
   case items, slabs, sizes
   /// Our own.
-  case tiers, latency
+  case tiers, latency, advice
   /// Answer `ERROR`.
   case unknown
 }
@@ -27,5 +27,6 @@ public func parseStatsTopic(_ arguments: inout UnsafeRawPointer, _ end: UnsafeRa
   if isWord(word.start, word.length, "sizes") { return .sizes }
   if isWord(word.start, word.length, "tiers") { return .tiers }
   if isWord(word.start, word.length, "latency") { return .latency }
+  if isWord(word.start, word.length, "advice") { return .advice }
   return .unknown
 }

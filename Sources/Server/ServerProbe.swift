@@ -9,7 +9,7 @@ package struct ServerProbe: Sendable {
 
   init(_ shared: ServerShared) { self.shared = shared }
 
-  private var reader: StatisticsReader { StatisticsReader(shared: shared, now: shared.cache.clock.now()) }
+  var reader: StatisticsReader { StatisticsReader(shared: shared, now: shared.cache.clock.now()) }
 
   /// All metrics, in the order in which they are to be shown.
   package func metrics() -> [MetricFamily] {

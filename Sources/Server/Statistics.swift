@@ -97,6 +97,7 @@ struct StatisticsReader {
     case .items: items(&list)
     case .slabs: slabs(&list)
     case .tiers: tiers(&list)
+    case .advice: advice(&list)
     case .sizes: sizes(&list)
     case .extstore: extstore(&list)
     case .latency: latency(&list)

@@ -128,6 +128,7 @@ extension TieredCache {
         return visitRow(row, key, options, now: now, &state, visitor)
       }
     }
+    if !options.leavesNoTrace { sampleMiss(key.hash, &state) }
     guard options.creates else { return .finished(.notFound) }
     if mustWait(key, state) {
       writeBehind!.urge()
@@ -159,9 +160,10 @@ extension TieredCache {
       writeBehind!.urge()
       return .finished(.full)
     }
+    if !options.leavesNoTrace { sampleRead(.coldHit, row.item, key.hash, &state) }
     let isPopular = options.leavesNoTrace ? false : noteColdHit(key, now: now, &state)
     if changes || isPopular, let item = promote(row, key, now: now, &state) {
-      show(item, isNew: false, key, options, now: now, &state, visitor)
+      show(item, isNew: false, isCold: true, key, options, now: now, &state, visitor)
       return .finished(.done)
     }
     if changes { return .needsRoom(roomToPromote(row)) }
@@ -173,9 +175,10 @@ extension TieredCache {
   }
 
   private func show(
-    _ item: Item, isNew: Bool, _ key: CacheKey, _ options: VisitOptions, now: UnixSeconds,
+    _ item: Item, isNew: Bool, isCold: Bool = false, _ key: CacheKey, _ options: VisitOptions, now: UnixSeconds,
     _ state: inout ShardState, _ visitor: (inout Visit) -> Void
   ) {
+    if !isNew && !isCold && !options.leavesNoTrace { sampleRead(.hotHit, item, key.hash, &state) }
     var visit = Visit(item, isNew: isNew)
     visitor(&visit)
     if visit.wins && !item.state.contains(.won) {
@@ -186,6 +189,7 @@ extension TieredCache {
     if options.leavesNoTrace { return }
     noteUse(item, key.hash, now, &state)
     if !isNew { state.hot.countHit(item, touching: options.changes) }
+    if isCold { state.counters.coldHitsByClass += 1 }
   }
 
   /// The class of a size under which statistics count an item.
@@ -206,6 +210,7 @@ extension TieredCache {
           self.noteRead(key, sighting, outcome)
         } else {
           self.noteDeletion(key, isMeta: true, sighting, outcome)
+          if case .done = outcome { self.sampleDeletion(key.hash, &state) }
         }
       }
       return step

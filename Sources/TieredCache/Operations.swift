@@ -305,6 +305,7 @@ extension TieredCache {
       old.keyIsBinary = change.keyIsBinary
       state.counters.stores += 1
       renew(old, key.hash, now: now, newCAS: change.newCAS, marks: marks, &state, &changed)
+      sampleStore(old, isNew: false, key.hash, &state)
       return .finished(.done)
     }
     guard
@@ -344,6 +345,7 @@ extension TieredCache {
     state.hot.link(item, hash: hash)
     state.counters.stores += 1
     renew(item, hash, now: now, newCAS: newCAS, marks: marks, &state, &changed)
+    sampleStore(item, isNew: old == nil, hash, &state)
   }
 
   /// A new version: new CAS, this epoch, not read yet, only the given marks, unsaved.
@@ -474,6 +476,7 @@ extension TieredCache {
       let sighting = self.sighting(key, now: now, answer: answer, &state)
       let outcome = self.deleteLocked(key, now: now, answer: answer, isExact: isExact, &state)
       if case .full = outcome { return outcome }
+      if case .done = outcome { self.sampleDeletion(key.hash, &state) }
       self.noteDeletion(key, isMeta: isMeta, sighting, outcome)
       return outcome
     }

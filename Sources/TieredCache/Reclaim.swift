@@ -184,6 +184,7 @@ extension TieredCache {
     let due = flushes.withLock { $0.pendingAt != 0 && $0.pendingAt <= now }
     if due { flushAll(at: 0, now: now) }
     if policiesChanged.exchange(false, ordering: .acquiring) { settlePolicies(now: now) }
+    drainSamples(now: now)
     sweepHot(now: now)
     for i in 0..<shardCount { sweepCold(shards + i, now: now) }
     for i in 0..<shardCount {

@@ -48,12 +48,14 @@ public struct ShardState: ~Copyable {
   var sweep = SweepCursor()
   var coldSweep = 0
   package var counters = TierCounters()
+  @usableFromInline var sampling: OperationBuffer
 
   init(
     hot: consuming HotShard, cold: consuming ColdIndex, firstCAS: UInt64, casStep: UInt64,
-    hasher: KeyHasher, policies: PolicyTable
+    hasher: KeyHasher, policies: PolicyTable, sampling: consuming OperationBuffer
   ) {
     self.policies = policies
+    self.sampling = sampling
     self.hot = hot
     self.cold = cold
     nextCAS = firstCAS
@@ -236,6 +238,10 @@ package struct TierCounters: Sendable {
   /// Of these, for being idle.
   package var idleDemotions: UInt64 = 0
   package var coldHits: UInt64 = 0
+  /// Of these, those that the counters by class count as well, as reads of the item that was promoted.
+  package var coldHitsByClass: UInt64 = 0
+  /// Reads that found nothing.
+  package var misses: UInt64 = 0
   package var coldStale: UInt64 = 0
   /// Rows that the index named and the file did not have, or not whole.
   package var coldMissing: UInt64 = 0
@@ -263,6 +269,8 @@ package struct TierCounters: Sendable {
     a.demotions += b.demotions
     a.idleDemotions += b.idleDemotions
     a.coldHits += b.coldHits
+    a.coldHitsByClass += b.coldHitsByClass
+    a.misses += b.misses
     a.coldStale += b.coldStale
     a.coldMissing += b.coldMissing
     a.rowsWritten += b.rowsWritten

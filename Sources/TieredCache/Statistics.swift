@@ -122,6 +122,7 @@ extension TieredCache {
         state.counters = TierCounters()
       }
     }
+    sampling.restartTally(now: clock.now())
   }
 
   /// Where a key lies in the file if it lies only there: the row to be read; nil if it is in RAM or absent.

@@ -1,3 +1,4 @@
+import Advice
 import CacheCore
 import ColdTier
 import HotTier
@@ -140,6 +141,7 @@ public final class TieredCache: Sendable {
   let sweepStart = Atomic<Int>(0)
   /// Whether the file takes writes. While it does not, unsaved items may be dropped.
   let coldWritable = Atomic<Bool>(true)
+  let sampling: Sampling
   /// Entries for which a cold index of a shard has address space.
   let coldIndexMaximum: Int
 
@@ -152,8 +154,6 @@ public final class TieredCache: Sendable {
     var threads: [WorkerThread] = []
   }
 
-  package static let maximumShards = 256
-
   package init(_ options: TieredCacheOptions, logger: Logger) throws(ColdError) {
     self.options = options
     live = LiveOptions(options)
@@ -163,16 +163,11 @@ public final class TieredCache: Sendable {
     self.logger = logger
     clock = options.clock
     hasher = KeyHasher(seed: options.hashSeed)
-    // About four shards a thread, each with at least 4 MiB, so that each has enough to choose from.
-    var count = 1
-    while count < options.threads * 4 && count < Self.maximumShards && options.hotMemory / (count * 2) >= 4 << 20 {
-      count *= 2
-    }
+    let shape = HotTierShape(memory: options.hotMemory, threads: options.threads)
+    let count = shape.shardCount
     shardCount = count
     shardMask = UInt64(count - 1)
-    // About 256 segments a shard, of 64 KiB to 1 MiB.
-    var segment = 64 << 10
-    while segment < 1 << 20 && options.hotMemory / count / 256 >= segment * 2 { segment *= 2 }
+    let segment = shape.segmentBytes
     pool = SegmentPool(limit: options.hotMemory, segmentBytes: segment, tracksSizes: options.tracksSizes)
     unsavedLimit.store(Self.unsavedLimit(options.hotMemory, shards: count, segment: segment), ordering: .relaxed)
 
@@ -191,6 +186,11 @@ public final class TieredCache: Sendable {
       epoch += 1
       pendingFlushAt = 0
     }
+    sampling = Sampling(
+      HotTierSettings(
+        memory: options.hotMemory, threads: options.threads, policy: EvictionPolicy(options.evictionPolicy),
+        favorsSmall: options.favorsSmall, hasFile: store != nil, promoteAfter: options.promoteAfter),
+      shards: count, epoch: epoch, now: options.clock.now())
     shards = .allocate(capacity: count)
     // Address space for as many of the smallest items as the limit may ever be raised to.
     let maximumHot = max(options.hotMemory / 48 / count * Self.largestRaise, 1 << 16)
@@ -199,7 +199,8 @@ public final class TieredCache: Sendable {
         hot: HotShard(
           pool: pool, number: i, maximumCount: maximumHot, policy: EvictionPolicy(options.evictionPolicy)),
         cold: ColdIndex(maximumCount: coldIndexMaximum), firstCAS: firstCAS + UInt64(i), casStep: UInt64(count),
-        hasher: hasher, policies: table)
+        hasher: hasher, policies: table,
+        sampling: OperationBuffer(capacity: sampling.bufferCapacity, threshold: sampling.threshold))
       state.memories = KeyMemories(for: table, shards: count)
       state.epoch = epoch
       state.hot.epoch = UInt16(truncatingIfNeeded: epoch & 63)
@@ -318,6 +319,7 @@ public final class TieredCache: Sendable {
         if watched.load(ordering: .relaxed) != 0 { tellOfHit(key, now: now, &state) }
         noteUse(item, key.hash, now, &state)
         if let touchTo { setExpiry(item, touchTo, key.hash, now: now, &state) }
+        if state.sampling.samples(key.hash) { sampleHotHit(item, key.hash, &state) }
         body(item)
         return .done
       }
@@ -341,6 +343,7 @@ public final class TieredCache: Sendable {
       else { return false }
       state.hot.countHit(item, touching: false)
       noteUse(item, key.hash, now, &state)
+      if state.sampling.samples(key.hash) { sampleHotHit(item, key.hash, &state) }
       body(item)
       return true
     }
@@ -359,6 +362,7 @@ public final class TieredCache: Sendable {
     let sighting = self.sighting(key, now: now, answer: answer, &state)
     let outcome = readBelow(key, now: now, touchTo: touchTo, answer: answer, &state, body)
     noteRead(key, sighting, outcome)
+    if case .notFound = outcome { sampleMiss(key.hash, &state) }
     return outcome
   }
 
@@ -409,6 +413,7 @@ public final class TieredCache: Sendable {
     case .unread(let sequence): return .cold(sequence: sequence)
     case .unknown: return .scanning
     case .row(let row):
+      sampleRead(.coldHit, row.item, key.hash, &state)
       let isPopular = noteColdHit(key, now: now, &state)
       if touchTo != nil || isPopular, let item = promote(row, key, now: now, &state) {
         if let touchTo { setExpiry(item, touchTo, key.hash, now: now, &state) }

@@ -17,7 +17,7 @@ func administer(_ probe: ServerProbe, _ access: AdminAccess, logger: Logger) -> 
         .init(prefix: printable($0.prefix), reads: $0.reads, hits: $0.hits, writes: $0.writes, share: $0.share)
       }
     },
-    agePrefixes: { probe.agePrefixes() })
+    agePrefixes: { probe.agePrefixes() }, advice: { probe.adviceJSON() })
   let server = AdminServer(sockets: access.sockets, token: access.token, source: source, logger: logger)
   return { server.stop() }
 }

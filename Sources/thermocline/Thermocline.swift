@@ -17,6 +17,7 @@ let otherCommands: [(name: String, use: String)] = [
   ("check-config", "check-config <file>     say whether a config file is acceptable"),
   ("print-config", "print-config <options>  the settings that these options give, each with its origin"),
   ("reload", "reload <options>        have a running server read its settings again"),
+  ("advise", "advise <server>         what more or less RAM or a bigger file would bring a running server"),
   ("inspect", "inspect <file>          what the file of a cold tier holds"),
   ("verify", "verify <file>           whether it is sound"),
   ("backup", "backup <file> <copy>    a consistent copy, also of a running server's file"),
@@ -36,8 +37,8 @@ struct Thermocline: ParsableCommand {
     abstract: "A cache server that speaks the memcached protocol and keeps what it knows over a restart.",
     version: versionLine,
     subcommands: [
-      Serve.self, CheckConfig.self, PrintConfig.self, Reload.self, Inspect.self, Verify.self, Export.self, Import.self,
-      Compact.self, Backup.self,
+      Serve.self, CheckConfig.self, PrintConfig.self, Reload.self, Advise.self, Inspect.self, Verify.self, Export.self,
+      Import.self, Compact.self, Backup.self,
     ],
     defaultSubcommand: Serve.self)
 

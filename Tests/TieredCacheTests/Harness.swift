@@ -47,7 +47,8 @@ final class Bench {
     path: String?, clock: ServerClock = ServerClock(standingAt: 1_000_000), memory: Int = 4 << 20,
     durability: Durability = .interval, coldLimit: Int64 = 64 << 20, scans: Bool = true,
     demoteAfter: UInt32? = nil, writeBudget: Int64? = nil, slowDisk: SlowDiskPolicy = .wait,
-    policy: KeyPolicy = KeyPolicy(), rules: [PrefixRule] = [], vfs: String? = nil
+    policy: KeyPolicy = KeyPolicy(), rules: [PrefixRule] = [], vfs: String? = nil,
+    eviction: EvictionPolicy.Name = .s3fifo
   ) throws {
     self.path = path
     self.clock = clock
@@ -55,6 +56,7 @@ final class Bench {
     options.hotMemory = memory
     options.threads = 1
     options.hashSeed = 42
+    options.evictionPolicy = eviction
     options.clock = clock
     options.policy = policy
     if durability != .interval { options.durability = durability }

@@ -1,0 +1,67 @@
+import Advice
+import CacheCore
+
+/// Operations on sampled keys, on their way from a shard to the estimates. Under the shard's lock; of fixed size: what
+/// does not fit is dropped and counted.
+@usableFromInline
+struct OperationBuffer: ~Copyable {
+  /// Keys whose draw is below it are sampled.
+  @usableFromInline var threshold: UInt32
+  private var count = 0
+  private var dropped = 0
+  let capacity: Int
+  private let operations: UnsafeMutablePointer<SampledOperation>
+  /// Keys that were read from RAM since the last call of `take`, by the upper 4 bits of their hash: the lower 60 in the
+  /// upper bits, and how often in the lowest 4.
+  private let recent: UnsafeMutablePointer<UInt64>
+  private static let recentSlots = 16
+  /// An item counts no more than three reads, and one more may bring it in: what comes after tells nothing.
+  private static let readsThatCount: UInt64 = 4
+
+  init(capacity: Int, threshold: UInt32) {
+    self.threshold = threshold
+    self.capacity = capacity
+    operations = .allocate(capacity: capacity)
+    operations.initialize(repeating: SampledOperation(.miss, hash: 0), count: capacity)
+    recent = .allocate(capacity: Self.recentSlots)
+    recent.initialize(repeating: 0, count: Self.recentSlots)
+  }
+
+  deinit {
+    operations.deallocate()
+    recent.deallocate()
+  }
+
+  static func byteCount(capacity: Int) -> Int { capacity * MemoryLayout<SampledOperation>.stride + recentSlots * 8 }
+
+  @inlinable @inline(__always)
+  func samples(_ hash: UInt64) -> Bool { SampledOperation.draw(hash) < threshold }
+
+  @inline(never)
+  mutating func add(_ kind: SampledOperation.Kind, _ hash: UInt64, bytes: Int = 0, expiresAt: UnixSeconds = 0) {
+    if kind == .hotHit {
+      let slot = Int(truncatingIfNeeded: hash >> 60)
+      if recent[slot] >> 4 != hash & (1 << 60 - 1) { recent[slot] = hash << 4 }
+      if recent[slot] & 15 == Self.readsThatCount { return }
+      recent[slot] += 1
+    }
+    if count == capacity {
+      dropped += 1
+      return
+    }
+    operations[count] = SampledOperation(kind, hash: hash, bytes: bytes, expiresAt: expiresAt)
+    count += 1
+  }
+
+  /// Moves what came together to `target`, which has room for `capacity`. Returns how many they are, and how many more
+  /// there would have been.
+  mutating func take(_ target: UnsafeMutablePointer<SampledOperation>) -> (count: Int, dropped: Int) {
+    defer {
+      count = 0
+      dropped = 0
+    }
+    target.update(from: operations, count: count)
+    recent.update(repeating: 0, count: Self.recentSlots)
+    return (count, dropped)
+  }
+}
