@@ -175,6 +175,7 @@ extension TieredCache {
       let stopping = background.wait(milliseconds: 250, until: { $0.stopping }, { $0.stopping })
       if stopping { return }
       sweepOnce(now: clock.now())
+      limitSamplingCost()
     }
   }
 

@@ -208,6 +208,13 @@ extension TieredCache {
     }
   }
 
+  /// Every few rounds of the sweeper: fewer keys if the sample costs too much.
+  func limitSamplingCost() {
+    if sweeps.load(ordering: .relaxed) % UInt64(Sampling.roundsPerSecond * Sampling.secondsPerCheck) != 0 { return }
+    let process = processorNanoseconds(CLOCK_PROCESS_CPUTIME_ID)
+    sampling.state.withLock { $0.limitCost(process: process) }
+  }
+
   /// Once a second: how many reads there were, and whether the sample still suits.
   private func adapt(_ sampling: inout Sampling.State, now: UnixSeconds) {
     var counts = Sampling.ReadCounts()
@@ -224,9 +231,6 @@ extension TieredCache {
       }
     }
     sampling.take(counts)
-    if sampling.rounds % (Sampling.roundsPerSecond * Sampling.secondsPerCheck) == 0 {
-      sampling.limitCost(process: processorNanoseconds(CLOCK_PROCESS_CPUTIME_ID))
-    }
     sampling.suit(sampledSettings, now: now)
   }
 
