@@ -125,7 +125,6 @@ public struct HotShard: ~Copyable {
   }
 
   /// Reads that a new item of so many bytes is given in advance; see `EvictionPolicy`.
-  @inlinable
   package func credit(_ bytes: Int) -> UInt16 {
     EvictionPolicy.credit(bytes, items: counters.items, liveBytes: counters.liveBytes)
   }
