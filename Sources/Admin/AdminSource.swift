@@ -4,7 +4,7 @@ import Metrics
 /// called on the page's own thread. So this target knows HTTP and the page, and nothing of the server.
 package struct AdminSource: Sendable {
   /// Something that has to be so: for health at any time, for readiness before the server should be sent requests.
-  package struct Check: Sendable, Encodable {
+  package struct Check: Sendable {
     package let name: String
     package let isPassed: Bool
 
@@ -14,7 +14,7 @@ package struct AdminSource: Sendable {
     }
   }
 
-  package struct Setting: Sendable, Encodable {
+  package struct Setting: Sendable {
     package let name: String
     package let value: String
     /// Where the value comes from; nil: it is not known.
@@ -28,7 +28,7 @@ package struct AdminSource: Sendable {
   }
 
   /// A prefix of keys and how much it is used, in commands of a sample.
-  package struct Prefix: Sendable, Encodable {
+  package struct Prefix: Sendable {
     package let prefix: String
     package let reads: UInt64
     package let hits: UInt64

@@ -131,9 +131,21 @@ package struct History {
   }
 
   /// Columns, oldest first.
-  package struct Columns: Encodable {
+  package struct Columns {
     package var time: [Double] = []
     package var figures: [String: [Double?]] = [:]
+
+    /// {"time": [...], "figures": {"name": [...], ...}}
+    var json: JSON {
+      .object([
+        ("time", .list(time.map { .number($0) })),
+        (
+          "figures",
+          .object(
+            figures.sorted { $0.key < $1.key }.map { name, column in (name, .list(column.map { JSON($0) })) })
+        ),
+      ])
+    }
   }
 
   /// The samples after a moment, in Unix seconds.

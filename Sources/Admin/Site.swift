@@ -1,5 +1,4 @@
 import CacheCore
-import FoundationEssentials
 import Metrics
 
 /// What is asked of the page for administrators, as far as it matters here.
@@ -102,7 +101,7 @@ final class Site: @unchecked Sendable {
     case "/metrics": return PageResponse(200, Exposition.contentType, Array(Exposition.text(source.metrics()).utf8))
     case "/status.json": return json(status())
     case "/history.json":
-      return json(history.columns(after: parts.count > 1 ? Self.number("after", parts[1]) ?? 0 : 0))
+      return json(history.columns(after: parts.count > 1 ? Self.number("after", parts[1]) ?? 0 : 0).json)
     case "/advice": return PageResponse(200, "application/json", Array((source.advice() ?? "null").utf8))
     default: return .text(404, "there is no such page; there are /, /metrics, /healthz, /readyz and /advice\n")
     }
@@ -121,25 +120,34 @@ final class Site: @unchecked Sendable {
     return .text(checks.allSatisfy(\.isPassed) ? 200 : 503, lines)
   }
 
-  private struct Status: Encodable {
-    let version: String
-    let checks: [AdminSource.Check]
-    let settings: [AdminSource.Setting]
-    let prefixes: [AdminSource.Prefix]
+  private func status() -> JSON {
+    .object([
+      ("version", .text(source.version)),
+      (
+        "checks",
+        .list(source.readiness().map { .object([("name", .text($0.name)), ("isPassed", .flag($0.isPassed))]) })
+      ),
+      (
+        "settings",
+        .list(
+          source.settings().map {
+            .object([("name", .text($0.name)), ("value", .text($0.value)), ("origin", JSON($0.origin))])
+          })
+      ),
+      (
+        "prefixes",
+        .list(
+          source.prefixes().map {
+            .object([
+              ("prefix", .text($0.prefix)), ("reads", .number(Double($0.reads))), ("hits", .number(Double($0.hits))),
+              ("writes", .number(Double($0.writes))), ("share", .number($0.share)),
+            ])
+          })
+      ),
+    ])
   }
 
-  private func status() -> Status {
-    Status(
-      version: source.version, checks: source.readiness(), settings: source.settings(), prefixes: source.prefixes())
-  }
-
-  private func json(_ value: some Encodable) -> PageResponse {
-    do {
-      return PageResponse(200, "application/json", Array(try JSONEncoder().encode(value)))
-    } catch {
-      return .text(500, "\(error)\n")
-    }
-  }
+  private func json(_ value: JSON) -> PageResponse { PageResponse(200, "application/json", value.bytes) }
 
   private static func number(_ name: String, _ query: Substring) -> Double? {
     for pair in query.split(separator: "&") where pair.hasPrefix(name + "=") {

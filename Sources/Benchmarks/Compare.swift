@@ -112,7 +112,7 @@ struct Arena {
     case .disk:
       // Nothing stays in RAM, and nothing returns to it.
       let demoting = ["--promote-after", "0", "--demote-after", "1s"]
-      // Its least, so that items of 100 bytes go to disk at all; 0 would mean that reading never recaches.
+      // Items of 100 bytes go to disk too, soon, and reading never brings them back.
       let extstore = ["-o", "ext_item_size=20,ext_item_age=1,ext_recache_rate=0"]
       return [
         try ours(workload.memory, connections + demoting),
@@ -153,6 +153,10 @@ struct Arena {
   func fill(_ peer: Peer, _ workload: Workload, _ items: LoadItems) throws {
     var load = Load(operation: .set, order: .sequential, count: workload.items)
     load.inFlight = max(1, min(20, 200_000 / workload.lengths.upperBound))
+    // extstore evicts what comes faster than it writes.
+    if workload.rival == .disk && workload.first == 0 {
+      load.rate = min(40_000, 25e6 / Double(workload.lengths.upperBound))
+    }
     let result = try LoadClients(port: peer.port, load: load, items: items).run()
     // extstore refuses a few when they come faster than it writes.
     guard result.failed <= workload.items / 100 else {

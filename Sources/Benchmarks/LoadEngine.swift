@@ -133,15 +133,18 @@ struct LoadEngine: ~Copyable {
   private func at(_ i: Int) -> UnsafeMutablePointer<Connection> { connections.baseAddress! + i }
 
   private var isAwaiting: Bool {
-    if load.rate != nil && !stopping { return true }
+    if load.rate != nil && !stopping && !isThrough { return true }
     return connections.contains { $0.inFlight > 0 && !$0.isDead }
   }
+
+  /// A sequential load has asked for all of its items.
+  private var isThrough: Bool { if case .sequential = load.order { next >= end } else { false } }
 
   /// Sends as many requests as may be in flight.
   private mutating func fill(_ connection: UnsafeMutablePointer<Connection>, _ i: Int, _ begin: UInt64, _ now: UInt64) {
     while connection.pointee.inFlight < load.inFlight, !stopping, !connection.pointee.isDead {
       if let rate = load.rate, Double(requested) >= rate * Double(now - begin) / 1e9 { break }
-      if case .sequential = load.order, next >= end { break }
+      if isThrough { break }
       request(connection, now)
     }
     if connection.pointee.outputEnd > connection.pointee.outputBegin && !connection.pointee.waitsToSend {
@@ -158,7 +161,7 @@ struct LoadEngine: ~Copyable {
       next += 1
       return UInt32(next - 1)
     }
-    return UInt32(truncatingIfNeeded: (random.next() >> 32) &* UInt64(load.count) >> 32)
+    return UInt32(truncatingIfNeeded: ((random.next() >> 32) &* UInt64(load.count)) >> 32)
   }
 
   private mutating func request(_ connection: UnsafeMutablePointer<Connection>, _ now: UInt64) {
@@ -189,7 +192,7 @@ struct LoadEngine: ~Copyable {
       put(isMeta ? "mg" : "get")
       count = 0
       while count < keysPerRequest {
-        if count > 0, case .sequential = load.order, next >= end { break }
+        if count > 0, isThrough { break }
         keys[count] = pick()
         put(" ")
         items.putKey(load.first + UInt64(keys[count]), at: place)

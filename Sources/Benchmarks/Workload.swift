@@ -65,7 +65,7 @@ struct Workload: Sendable {
         name: "idle", title: "get, 5,000 idle beside 50 busy", items: 100_000, lengths: small, operation: .get,
         idle: 5000, mostProcessor: 0.95, leastRate: 1.0),
       Workload(
-        name: "cold-pipelined", title: "cold get, 1 KiB, pipeline 32", rival: .disk, memory: 128, items: 400_000,
+        name: "cold-pipelined", title: "cold get, 1 KiB, pipeline 32", rival: .disk, memory: 128, items: 200_000,
         lengths: 1024...1024, operation: .get, inFlight: 32, mostProcessor: 1.0, leastRate: 1.0),
       Workload(
         name: "cold", title: "cold get, 100 B, one in flight", rival: .disk, memory: 64, items: 400_000, lengths: small,

@@ -45,6 +45,16 @@ public final class Monitor<State>: @unchecked Sendable {
     return body(&state)
   }
 
+  /// The same, and wakes only one of them: for work that one can do.
+  public func signalOne<Result>(_ body: (inout State) -> Result) -> Result {
+    pthread_mutex_lock(mutex)
+    defer {
+      pthread_cond_signal(condition)
+      pthread_mutex_unlock(mutex)
+    }
+    return body(&state)
+  }
+
   /// Waits until `ready` or until `milliseconds` have passed (nil: as long as it takes), then runs
   /// `body` in the same critical section.
   public func wait<Result>(

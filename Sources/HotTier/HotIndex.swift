@@ -13,7 +13,7 @@ import Synchronization
 ///  - a removal shifts back without touching an item.
 /// The table lies in reserved address space and grows in place: whoever peeks without the lock
 /// (prefetching) may read an old slot, but never unmapped memory.
-package struct HotIndex: ~Copyable {
+public struct HotIndex: ~Copyable {
   @usableFromInline let slots: UnsafeMutablePointer<UInt64>
   private let reservedSlots: Int
   @usableFromInline let atomicCapacity = Atomic<Int>(512)
@@ -24,17 +24,17 @@ package struct HotIndex: ~Copyable {
     @inline(__always) get { atomicCapacity.load(ordering: .relaxed) }
     nonmutating set { atomicCapacity.store(newValue, ordering: .relaxed) }
   }
-  package private(set) var count = 0
+  public private(set) var count = 0
 
   /// The memory behind a table that shrank is being given back, outside of the lock.
   private let isReleasing = Atomic<Bool>(false)
 
   static let overhang = 1024
-  @usableFromInline static let placeBits: UInt64 = 37
-  @usableFromInline static let placeMask: UInt64 = (1 << 37) - 1
+  @inlinable static var placeBits: UInt64 { 37 }
+  @inlinable static var placeMask: UInt64 { (1 << 37) - 1 }
 
   /// `maximumCount`: items for which address space is reserved. Memory is taken as it fills.
-  package init(maximumCount: Int) {
+  public init(maximumCount: Int) {
     reservedSlots = maximumCount * 2 + Self.overhang + 4096
     let mapped = mmap(
       nil, reservedSlots * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
@@ -45,7 +45,7 @@ package struct HotIndex: ~Copyable {
   deinit { munmap(slots, reservedSlots * 8) }
 
   /// Bytes of memory that it takes.
-  package var residentBytes: Int { capacity * 8 + 4096 }
+  public var residentBytes: Int { capacity * 8 + 4096 }
 
   static var maximumPlaces: Int { 1 << Int(placeBits) }
 
@@ -56,14 +56,14 @@ package struct HotIndex: ~Copyable {
   func home(_ tag: UInt64) -> Int { Int(truncatingIfNeeded: (tag &* UInt64(capacity)) >> 27) }
 
   @inlinable @inline(__always)
-  package func prefetchSlot(_ hash: UInt64) {
+  public func prefetchSlot(_ hash: UInt64) {
     prefetch(slots + home(Self.tag(hash)))
   }
 
   /// The place of the first slot whose tag fits, for prefetching; 0 if there is none. Without the lock
   /// the answer may be out of date.
   @inlinable @inline(__always)
-  package func peekPlace(_ hash: UInt64) -> UInt64 {
+  public func peekPlace(_ hash: UInt64) -> UInt64 {
     let tag = Self.tag(hash)
     var i = home(tag)
     // Bounded by the overhang that lies behind every home.
@@ -79,7 +79,7 @@ package struct HotIndex: ~Copyable {
 
   /// The number of the slot that holds an item for which `matches` is true, or -1.
   @inlinable @inline(__always)
-  package func find(_ hash: UInt64, _ matches: (_ place: UInt64) -> Bool) -> Int {
+  public func find(_ hash: UInt64, _ matches: (_ place: UInt64) -> Bool) -> Int {
     let tag = Self.tag(hash)
     var i = home(tag)
     while true {
@@ -96,16 +96,16 @@ package struct HotIndex: ~Copyable {
   }
 
   @inlinable @inline(__always)
-  package func place(at slot: Int) -> UInt64 { slots[slot] & Self.placeMask }
+  public func place(at slot: Int) -> UInt64 { slots[slot] & Self.placeMask }
 
   /// The item has moved.
   @inlinable @inline(__always)
-  package mutating func setPlace(_ place: UInt64, at slot: Int) {
+  public mutating func setPlace(_ place: UInt64, at slot: Int) {
     slots[slot] = slots[slot] & ~Self.placeMask | place
   }
 
   /// The caller has made sure that the key is not in.
-  package mutating func insert(_ hash: UInt64, place: UInt64) {
+  public mutating func insert(_ hash: UInt64, place: UInt64) {
     if count + 1 > capacity - capacity / 10 { grow() }
     let tag = Self.tag(hash)
     var i = home(tag)
@@ -130,7 +130,7 @@ package struct HotIndex: ~Copyable {
     insert((slot >> Self.placeBits) << Self.placeBits, place: slot & Self.placeMask)
   }
 
-  package mutating func remove(at slot: Int) {
+  public mutating func remove(at slot: Int) {
     var i = slot
     while true {
       let following = slots[i + 1]
@@ -146,14 +146,14 @@ package struct HotIndex: ~Copyable {
 
   /// Where a walk in the order of tags goes on; whatever was inserted, removed or moved meanwhile, what is
   /// there from the beginning of a walk to its end is met once.
-  package struct Walk: Sendable {
+  public struct Walk: Sendable {
     fileprivate var tag: UInt64 = 0
-    package var isDone = false
-    package init() {}
+    public var isDone = false
+    public init() {}
   }
 
   /// Hands the places of the next items to `body`, of about `count` and never of many more slots.
-  package func walk(_ walk: inout Walk, _ count: Int, _ body: (_ place: UInt64) -> Void) {
+  public func walk(_ walk: inout Walk, _ count: Int, _ body: (_ place: UInt64) -> Void) {
     var i = home(walk.tag)
     var looked = 0
     let end = capacity + Self.overhang
@@ -191,7 +191,7 @@ package struct HotIndex: ~Copyable {
 
   /// Makes a table that is nearly empty half full. Returns the memory behind it that is free now; the caller hands it
   /// to `finishShrinking` without holding the lock. nil: it is not nearly empty.
-  package mutating func shrink() -> UnsafeMutableRawBufferPointer? {
+  public mutating func shrink() -> UnsafeMutableRawBufferPointer? {
     let newCapacity = max((count * 2 + 511) & ~511, 512)
     if capacity < 8192 || count * 4 > capacity || isReleasing.load(ordering: .acquiring) { return nil }
     let oldEnd = capacity + Self.overhang
@@ -214,7 +214,7 @@ package struct HotIndex: ~Copyable {
   }
 
   /// Gives back the memory that `shrink` returned. Enters the system: not under a lock.
-  package func finishShrinking(_ memory: UnsafeMutableRawBufferPointer) {
+  public func finishShrinking(_ memory: UnsafeMutableRawBufferPointer) {
     madvise(memory.baseAddress!, memory.count, MADV_DONTNEED)
     isReleasing.store(false, ordering: .releasing)
   }

@@ -15,12 +15,12 @@ import Glibc
 /// the items, no size classes, and so neither fragmentation between classes nor pages to move when the sizes change.
 /// What the two queues mean is the policy's matter (`EvictionPolicy`). A segment that is mostly dead space is not
 /// waited for: when memory is wanted, its items move together, and nothing is evicted.
-package struct HotShard: ~Copyable {
+public struct HotShard: ~Copyable {
   package let pool: SegmentPool
   @usableFromInline let base: UnsafeMutableRawPointer
-  package var index: HotIndex
+  public var index: HotIndex
   package var counters = HotShardCounters()
-  package var frees = DeferredFrees()
+  public var frees = DeferredFrees()
   package let sizes: UnsafeMutablePointer<SizeClassCounters>
 
   package let policy: EvictionPolicy
@@ -49,7 +49,7 @@ package struct HotShard: ~Copyable {
   var movedSinceVictim = 0
   package internal(set) var largeBytes = 0
   /// The flush epoch's low six bits: items of another epoch are dead.
-  package var epoch: UInt16 = 0
+  public var epoch: UInt16 = 0
   private let number: UInt64
   var nextSerial: UInt64
 
@@ -84,7 +84,7 @@ package struct HotShard: ~Copyable {
 
   /// The item of a key, expired or not; nil if there is none.
   @inlinable @inline(__always)
-  package func find(_ hash: UInt64, _ key: UnsafeRawPointer, _ count: Int) -> Item? {
+  public func find(_ hash: UInt64, _ key: UnsafeRawPointer, _ count: Int) -> Item? {
     let slot = index.find(hash) { item(at: $0).hasKey(key, count) }
     if slot < 0 { return nil }
     return item(at: index.place(at: slot))
@@ -101,21 +101,21 @@ package struct HotShard: ~Copyable {
   }
 
   @inlinable @inline(__always)
-  package func prefetchItem(_ hash: UInt64) {
+  public func prefetchItem(_ hash: UInt64) {
     let place = index.peekPlace(hash)
-    if place != 0 { CacheCore.prefetch(item(at: place).address) }
+    if place != 0 { item(at: place).prefetch() }
   }
 
   /// Whether it may still be served at `now`.
   @inlinable @inline(__always)
-  package func isLive(_ item: Item, at now: UnixSeconds) -> Bool {
+  public func isLive(_ item: Item, at now: UnixSeconds) -> Bool {
     let expiry = item.expiresAt
     return (expiry == 0 || expiry > now) && item.state.epoch == epoch
   }
 
   /// Notes a read: bits and a time, no list.
   @inlinable @inline(__always)
-  package func touch(_ item: Item, at now: UnixSeconds) {
+  public func touch(_ item: Item, at now: UnixSeconds) {
     let state = item.state
     let frequency = state.frequency
     item.state = ItemState(rawValue: state.rawValue | ItemState.fetched.rawValue)
@@ -126,7 +126,6 @@ package struct HotShard: ~Copyable {
   /// Reads that a new item of so many bytes (its value included) is given in advance, 0...3: what is smaller than
   /// the others costs little to keep, and many of it are kept for one large one. None at half the average and above,
   /// one more for each halving below; none while there are too few to speak of an average. It is used up like real reads, so what is never read goes all the same.
-  @inlinable
   package func credit(_ bytes: Int) -> UInt16 {
     let all = counters.liveBytes
     if counters.items < 64 { return 0 }
@@ -138,6 +137,7 @@ package struct HotShard: ~Copyable {
   // MARK: Writing
 
   func place(_ item: Item) -> UInt64 { UInt64((item.address - base) / Item.unit) }
+  @inline(__always)
   func segment(of item: Item) -> Int32 { Int32(truncatingIfNeeded: (item.address - base) >> pool.segmentShift) }
   @inline(__always)
   func head(_ segment: Int32) -> UnsafeMutablePointer<SegmentHead> {
@@ -195,6 +195,7 @@ package struct HotShard: ~Copyable {
         next: -1, previous: -1, used: UInt32(SegmentHead.bytes), live: 0, openedAt: now,
         queue: queue, serial: nextSerial, sweptEpoch: epoch))
     nextSerial += 1
+    pool.isProtected[Int(segment)] = queue == .protected ? 1 : 0
     switch queue {
     case .probation:
       probation.append(segment, in: pool)

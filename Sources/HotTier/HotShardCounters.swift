@@ -37,11 +37,10 @@ package enum ReclaimStep {
 
 extension HotShard {
   /// Counts a read of an item.
-  @inline(__always)
-  package func countHit(_ item: Item, touching: Bool) {
+  public func countHit(_ item: Item, touching: Bool) {
     let sizeClass = pool.classes.number(item.nominalBytes)
     if touching { sizes[sizeClass].touchHits += 1 } else { sizes[sizeClass].getHits += 1 }
-    if head(segment(of: item)).pointee.queue == .protected { sizes[sizeClass].protectedHits += 1 }
+    sizes[sizeClass].protectedHits &+= UInt64(pool.isProtected[Int(segment(of: item))])
   }
 
   /// When the oldest segment of each queue was opened; nil: it has none.

@@ -16,36 +16,43 @@ import CacheCore
 ///
 /// A record is a multiple of 4 bytes long, at an address that is one. Overhead: 24 bytes, the suffix
 /// (at least 6) and "\r\n"; the index adds 8 bytes at a load of at most 9/10.
-package struct Item {
+public struct Item {
   @usableFromInline let address: UnsafeMutableRawPointer
 
   @inlinable @inline(__always)
-  package init(_ address: UnsafeMutableRawPointer) { self.address = address }
+  public init(_ address: UnsafeMutableRawPointer) { self.address = address }
 
-  package static let headerBytes = 24
+  @inlinable public static var headerBytes: Int { 24 }
   /// Records lie at multiples of this many bytes; the index counts places in it.
-  package static let unit = 4
-  package static let maximumSuffixBytes = 24
-  @usableFromInline static let largeBit: UInt32 = 1 << 31
+  @inlinable public static var unit: Int { 4 }
+  @inlinable public static var maximumSuffixBytes: Int { 24 }
+  @inlinable @inline(__always) static var largeBit: UInt32 { 1 << 31 }
+
+  /// Brings its first two cache lines near the processor: header, key, and of a small item most of the value.
+  @inlinable @inline(__always)
+  public func prefetch() {
+    CacheCore.prefetch(address)
+    CacheCore.prefetch(address + 64)
+  }
 
   @inlinable @inline(__always)
-  package var cas: UInt64 {
+  public var cas: UInt64 {
     get { address.loadUnaligned(as: UInt64.self) }
     nonmutating set { address.storeBytes(of: newValue, as: UInt64.self) }
   }
   @inlinable @inline(__always)
-  package var expiresAt: UnixSeconds {
+  public var expiresAt: UnixSeconds {
     get { address.load(fromByteOffset: 8, as: UInt32.self) }
     nonmutating set { address.storeBytes(of: newValue, toByteOffset: 8, as: UInt32.self) }
   }
   @inlinable @inline(__always)
-  package var lastAccess: UnixSeconds {
+  public var lastAccess: UnixSeconds {
     get { address.load(fromByteOffset: 12, as: UInt32.self) }
     nonmutating set { address.storeBytes(of: newValue, toByteOffset: 12, as: UInt32.self) }
   }
   /// The client's flags, read from the suffix.
   @inlinable
-  package var flags: UInt32 {
+  public var flags: UInt32 {
     var digits = suffix + 1
     var value: UInt32 = 0
     while true {
@@ -56,23 +63,23 @@ package struct Item {
     }
   }
   @inlinable @inline(__always)
-  package var rawLength: UInt32 {
+  public var rawLength: UInt32 {
     get { address.load(fromByteOffset: 16, as: UInt32.self) }
     nonmutating set { address.storeBytes(of: newValue, toByteOffset: 16, as: UInt32.self) }
   }
   @inlinable @inline(__always)
-  package var valueLength: Int { Int(address.load(fromByteOffset: 16, as: UInt32.self) & 0x3fff_ffff) }
+  public var valueLength: Int { Int(address.load(fromByteOffset: 16, as: UInt32.self) & 0x3fff_ffff) }
   @inlinable @inline(__always)
-  package var isLarge: Bool { address.load(fromByteOffset: 16, as: UInt32.self) & Self.largeBit != 0 }
+  public var isLarge: Bool { address.load(fromByteOffset: 16, as: UInt32.self) & Self.largeBit != 0 }
   @inlinable @inline(__always)
-  package var keyLength: Int {
+  public var keyLength: Int {
     get { Int(address.load(fromByteOffset: 20, as: UInt8.self)) }
     nonmutating set {
       address.storeBytes(of: UInt8(truncatingIfNeeded: newValue), toByteOffset: 20, as: UInt8.self)
     }
   }
   @inlinable @inline(__always)
-  package var suffixLength: Int {
+  public var suffixLength: Int {
     get { Int(address.load(fromByteOffset: 21, as: UInt8.self) & 0x1f) }
     nonmutating set {
       let kept = address.load(fromByteOffset: 21, as: UInt8.self) & 0x80
@@ -81,7 +88,7 @@ package struct Item {
   }
   /// The key came in base64 (meta flag b) and is shown so.
   @inlinable @inline(__always)
-  package var keyIsBinary: Bool {
+  public var keyIsBinary: Bool {
     get { address.load(fromByteOffset: 21, as: UInt8.self) & 0x80 != 0 }
     nonmutating set {
       let length = address.load(fromByteOffset: 21, as: UInt8.self) & 0x7f
@@ -89,24 +96,24 @@ package struct Item {
     }
   }
   @inlinable @inline(__always)
-  package var state: ItemState {
+  public var state: ItemState {
     get { ItemState(rawValue: address.load(fromByteOffset: 22, as: UInt16.self)) }
     nonmutating set { address.storeBytes(of: newValue.rawValue, toByteOffset: 22, as: UInt16.self) }
   }
 
   /// Key, suffix and (if inline) value and "\r\n", one after the other.
   @inlinable @inline(__always)
-  package var key: UnsafeMutableRawPointer { address + Self.headerBytes }
+  public var key: UnsafeMutableRawPointer { address + Self.headerBytes }
   @inlinable @inline(__always)
-  package var suffix: UnsafeMutableRawPointer { key + keyLength }
+  public var suffix: UnsafeMutableRawPointer { key + keyLength }
   /// Where the value begins, wherever it lies.
   @inlinable @inline(__always)
-  package var value: UnsafeMutableRawPointer {
+  public var value: UnsafeMutableRawPointer {
     isLarge ? block.bytes : key + (keyLength + suffixLength)
   }
   /// Only for a large item.
   @inlinable @inline(__always)
-  package var block: LargeBlock {
+  public var block: LargeBlock {
     get {
       LargeBlock(
         (key + (keyLength + suffixLength)).loadUnaligned(as: UnsafeMutableRawPointer.self))
@@ -118,19 +125,19 @@ package struct Item {
   }
   /// Bytes that this record takes in its segment; a multiple of `unit`.
   @inlinable @inline(__always)
-  package var recordBytes: Int {
+  public var recordBytes: Int {
     Self.recordBytes(
       keyLength: keyLength, suffixLength: suffixLength, valueLength: valueLength, large: isLarge)
   }
   @inlinable @inline(__always)
-  package static func recordBytes(
+  public static func recordBytes(
     keyLength: Int, suffixLength: Int, valueLength: Int, large: Bool
   ) -> Int {
     (headerBytes + keyLength + suffixLength + (large ? 8 : valueLength + 2) + 3) & ~3
   }
 
   @inlinable @inline(__always)
-  package func hasKey(_ other: UnsafeRawPointer, _ count: Int) -> Bool {
+  public func hasKey(_ other: UnsafeRawPointer, _ count: Int) -> Bool {
     guard keyLength == count else { return false }
     var a = UnsafeRawPointer(key)
     var b = other
@@ -152,7 +159,7 @@ package struct Item {
 
   /// Writes " flags length\r\n" behind the key. `suffixLength` must be what `suffixBytes` gave.
   @inlinable
-  package func writeSuffix(flags: UInt32) {
+  public func writeSuffix(flags: UInt32) {
     var p = suffix
     p.storeBytes(of: 32, as: UInt8.self)
     p += 1
@@ -166,7 +173,7 @@ package struct Item {
 
   /// All that stands before the key. The state has only what `attributes` says: stale, won, fetched.
   @inlinable @inline(__always)
-  package func fillHeader(
+  public func fillHeader(
     keyLength: Int, suffixLength: Int, valueLength: Int, large: Bool, attributes: ItemAttributes
   ) {
     cas = attributes.cas
@@ -182,13 +189,13 @@ package struct Item {
 
   /// A byte-for-byte copy of a record of `bytes`. A large block is then shared: retain it.
   @inlinable @inline(__always)
-  package func copyRecord(from other: Item, _ bytes: Int) {
+  public func copyRecord(from other: Item, _ bytes: Int) {
     address.copyMemory(from: other.address, byteCount: bytes)
   }
 
   /// Writes "\r\n" behind an inline value.
   @inlinable @inline(__always)
-  package func terminateValue() {
+  public func terminateValue() {
     let end = key + (keyLength + suffixLength + valueLength)
     end.storeBytes(of: 13, as: UInt8.self)
     (end + 1).storeBytes(of: 10, as: UInt8.self)
@@ -197,7 +204,7 @@ package struct Item {
   /// Another length of the value, in the same record size and kind. Suffix and end are written anew,
   /// so the value's place may shift: fill the value afterwards.
   @inlinable @inline(__always)
-  package func setValueLength(_ valueLength: Int, flags: UInt32) {
+  public func setValueLength(_ valueLength: Int, flags: UInt32) {
     let large = rawLength & Self.largeBit
     let keptBlock = large != 0 ? block : nil
     rawLength = UInt32(truncatingIfNeeded: valueLength) | large
@@ -207,50 +214,51 @@ package struct Item {
   }
 
   @inlinable
-  package static func suffixBytes(flags: UInt32, valueLength: Int) -> Int {
+  public static func suffixBytes(flags: UInt32, valueLength: Int) -> Int {
     4 + decimalDigits(UInt64(flags)) + decimalDigits(UInt64(valueLength))
   }
 }
 
 /// Sixteen bits of an item. The hot tier itself looks at `linked`, `unsaved`, the two bits of
 /// frequency and the epoch; the others belong to whoever owns the tier.
-package struct ItemState: OptionSet, Sendable {
-  package let rawValue: UInt16
+public struct ItemState: OptionSet, Sendable {
+  public let rawValue: UInt16
   @inlinable @inline(__always)
-  package init(rawValue: UInt16) { self.rawValue = rawValue }
+  public init(rawValue: UInt16) { self.rawValue = rawValue }
 
   /// The index leads here; without it the record is dead space.
-  @inlinable package static var linked: ItemState { .init(rawValue: 1) }
+  @inlinable public static var linked: ItemState { .init(rawValue: 1) }
   /// Must not leave RAM: nothing else holds this version yet.
-  @inlinable package static var unsaved: ItemState { .init(rawValue: 2) }
-  @inlinable package static var queued: ItemState { .init(rawValue: 4) }
-  @inlinable package static var inFlight: ItemState { .init(rawValue: 8) }
-  @inlinable package static var mayHaveRow: ItemState { .init(rawValue: 16) }
-  @inlinable package static var stale: ItemState { .init(rawValue: 32) }
-  @inlinable package static var won: ItemState { .init(rawValue: 64) }
-  @inlinable package static var fetched: ItemState { .init(rawValue: 128) }
+  @inlinable public static var unsaved: ItemState { .init(rawValue: 2) }
+  @inlinable public static var queued: ItemState { .init(rawValue: 4) }
+  @inlinable public static var inFlight: ItemState { .init(rawValue: 8) }
+  @inlinable public static var mayHaveRow: ItemState { .init(rawValue: 16) }
+  @inlinable public static var stale: ItemState { .init(rawValue: 32) }
+  @inlinable public static var won: ItemState { .init(rawValue: 64) }
+  @inlinable public static var fetched: ItemState { .init(rawValue: 128) }
 
   // Sets of them, as constants: an array literal of an option set is built at run time wherever the optimiser does
   // not see through it.
-  @inlinable package static var none: ItemState { .init(rawValue: 0) }
-  @inlinable package static var atWriter: ItemState { .init(rawValue: 2 | 8) }
-  @inlinable package static var perhapsInLog: ItemState { .init(rawValue: 8 | 16) }
+  @inlinable public static var none: ItemState { .init(rawValue: 0) }
+  @inlinable public static var atWriter: ItemState { .init(rawValue: 2 | 8) }
+  @inlinable public static var perhapsInLog: ItemState { .init(rawValue: 8 | 16) }
   /// What tells that there is, may be or will be a row of the item; an item of a cold tier without any is in RAM alone.
-  @inlinable package static var ofAnyRow: ItemState { .init(rawValue: 2 | 8 | 16) }
-  @inlinable package static var ofVersion: ItemState { .init(rawValue: 32 | 64 | 128) }
+  @inlinable public static var ofAnyRow: ItemState { .init(rawValue: 2 | 8 | 16) }
+  @inlinable public static var staleOrWon: ItemState { .init(rawValue: 32 | 64) }
+  @inlinable public static var ofVersion: ItemState { .init(rawValue: 32 | 64 | 128) }
 
   /// Reads since the last time a reclaim pass looked, 0...3.
   @inlinable @inline(__always)
-  package var frequency: UInt16 { (rawValue >> 8) & 3 }
+  public var frequency: UInt16 { (rawValue >> 8) & 3 }
   @inlinable @inline(__always)
-  package func with(frequency: UInt16) -> ItemState {
+  public func with(frequency: UInt16) -> ItemState {
     ItemState(rawValue: rawValue & ~0x300 | frequency << 8)
   }
   /// The low six bits of the flush epoch in which the item was stored.
   @inlinable @inline(__always)
-  package var epoch: UInt16 { rawValue >> 10 }
+  public var epoch: UInt16 { rawValue >> 10 }
   @inlinable @inline(__always)
-  package func with(epoch: UInt16) -> ItemState {
+  public func with(epoch: UInt16) -> ItemState {
     ItemState(rawValue: rawValue & 0x3ff | epoch << 10)
   }
 }

@@ -10,7 +10,7 @@ import Synchronization
 ///          16  byteCount   Int, of this block as the memory accounts count it
 ///          24  pool        that counts it, unowned: it outlives all blocks
 ///          32  the value, then "\r\n"
-package struct LargeBlock: @unchecked Sendable {
+public struct LargeBlock: @unchecked Sendable {
   @usableFromInline let address: UnsafeMutableRawPointer
 
   @inlinable @inline(__always)
@@ -62,7 +62,7 @@ package struct LargeBlock: @unchecked Sendable {
   /// For tests.
   var referenceCount: Int { references.pointee.load(ordering: .relaxed) }
   @inlinable
-  package var bytes: UnsafeMutableRawPointer { address + 32 }
+  public var bytes: UnsafeMutableRawPointer { address + 32 }
   package var byteCount: Int { (address + 16).load(as: Int.self) }
   var next: LargeBlock? {
     get { (address + 8).load(as: UnsafeMutableRawPointer?.self).map { LargeBlock($0) } }
@@ -88,10 +88,10 @@ package struct LargeBlock: @unchecked Sendable {
 }
 
 /// Blocks taken from items while a lock was held, to be released after it.
-package struct DeferredFrees {
+public struct DeferredFrees {
   @usableFromInline var first: LargeBlock?
-  @inlinable package init() { first = nil }
-  @inlinable package var isEmpty: Bool { first == nil }
+  @inlinable public init() { first = nil }
+  @inlinable public var isEmpty: Bool { first == nil }
 
   mutating func add(_ block: LargeBlock) {
     block.next = first
@@ -99,7 +99,7 @@ package struct DeferredFrees {
   }
 
   /// Releases them all. Not under a lock.
-  package mutating func release() {
+  public mutating func release() {
     while let block = first {
       first = block.next
       block.release()

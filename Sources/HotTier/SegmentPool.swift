@@ -11,6 +11,9 @@ package final class SegmentPool: Sendable {
   package let classes = SizeClasses()
   @usableFromInline nonisolated(unsafe) let base: UnsafeMutableRawPointer
   private let reservedBytes: Int
+  /// By segment: 1 if it is in the protected queue of its shard. The heads know it too, but each of those lies in a
+  /// page of its own, and every hit asks.
+  nonisolated(unsafe) let isProtected: UnsafeMutablePointer<UInt8>
   /// What an index can name places in.
   package static let maximumBytes = HotIndex.maximumPlaces * Item.unit
   private let used = Atomic<Int>(0)
@@ -45,6 +48,7 @@ package final class SegmentPool: Sendable {
       nil, reservedBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     precondition(mapped != MAP_FAILED, "no address space for the hot tier")
     base = mapped!
+    isProtected = calloc(reservedBytes / segmentBytes, 1)!.assumingMemoryBound(to: UInt8.self)
     if tracksSizes {
       let steps = UnsafeMutablePointer<Atomic<Int>>.allocate(capacity: Self.histogramSteps)
       for i in 0..<Self.histogramSteps { (steps + i).initialize(to: Atomic(0)) }
@@ -56,6 +60,7 @@ package final class SegmentPool: Sendable {
 
   deinit {
     munmap(base, reservedBytes)
+    Glibc.free(isProtected)
     histogram?.deallocate()
     classes.deallocate()
   }

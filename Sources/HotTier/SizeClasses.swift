@@ -17,6 +17,9 @@ package struct SizeClasses: @unchecked Sendable {
   private let bounds: UnsafeMutablePointer<UInt32>
   /// By step of size (four to each doubling): the class of its smallest item.
   private let first: UnsafeMutablePointer<UInt8>
+  /// By eights of bytes, up to `fineBytes`: the class. Bounds are multiples of 8.
+  private let fine: UnsafeMutablePointer<UInt8>
+  private static let fineBytes = 8192
   private static let steps = 4 * 32
 
   /// Its memory lives until `deallocate`.
@@ -40,11 +43,18 @@ package struct SizeClasses: @unchecked Sendable {
       while found < Self.count && Int(bounds[found]) < smallest { found += 1 }
       first[step] = UInt8(found)
     }
+    fine = .allocate(capacity: Self.fineBytes / 8 + 1)
+    var found = 1
+    for eights in 0...Self.fineBytes / 8 {
+      while found < Self.count && Int(bounds[found]) < eights * 8 { found += 1 }
+      fine[eights] = UInt8(found)
+    }
   }
 
   func deallocate() {
     bounds.deallocate()
     first.deallocate()
+    fine.deallocate()
   }
 
   /// The step in which a size lies: 4 for each power of two.
@@ -58,6 +68,7 @@ package struct SizeClasses: @unchecked Sendable {
   /// The class of an item of so many bytes.
   @inline(__always)
   package func number(_ bytes: Int) -> Int {
+    if bytes <= Self.fineBytes { return Int(fine[(bytes + 7) >> 3]) }
     var found = Int(first[Self.step(bytes)])
     // A step is narrower than a class, so at most one bound lies within it.
     while found < Self.count && Int(bounds[found]) < bytes { found += 1 }

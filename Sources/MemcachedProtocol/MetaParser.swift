@@ -6,6 +6,7 @@ public func parseMeta(_ verb: TextVerb, _ start: UnsafeRawPointer, _ end: Unsafe
   var request = MetaRequest(
     verb: verb, keyStart: key.start, keyLength: key.length, flagsStart: p, flagsEnd: end)
   guard key.length > 0 else { return refused(request, .badCommandLineFormat) }
+  if verb == .metaGet, key.length <= TextLimits.keyLength, takePlainFlags(&request) { return request }
   var before = 2
   if verb == .metaSet {
     let bytes = nextToken(&p, end)
@@ -28,6 +29,29 @@ public func parseMeta(_ verb: TextVerb, _ start: UnsafeRawPointer, _ end: Unsafe
     return refused(request, verb == .metaArithmetic ? .invalidOrDuplicateFlag : failure)
   }
   return judgeMode(request)
+}
+
+/// Takes in the flags of mg if all of them are single letters that only ask for something. False, and nothing is taken
+/// in, if there is anything else: then each has to be judged.
+@inline(__always)
+private func takePlainFlags(_ request: inout MetaRequest) -> Bool {
+  var flags = MetaFlags()
+  var p = request.flagsStart
+  let end = request.flagsEnd
+  // Of this many words none is too many.
+  for _ in 0..<MetaLimits.words - 2 {
+    while p < end, p.load(as: UInt8.self) == 0x20 { p += 1 }
+    if p == end {
+      request.flags = flags
+      return true
+    }
+    let letter = p.load(as: UInt8.self)
+    p += 1
+    guard p == end || p.load(as: UInt8.self) == 0x20, letter >= 65, letter <= 122,
+      MetaFlags.plain >> UInt64(letter &- 65) & 1 != 0, flags.add(letter)
+    else { return false }
+  }
+  return false
 }
 
 /// Whether each flag begins with a letter, a digit, or one of `[\]^_` and the backtick. Others make the whole

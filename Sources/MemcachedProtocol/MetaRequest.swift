@@ -43,6 +43,15 @@ public struct MetaFlags: Sendable, Equatable {
   @inlinable
   public init() {}
 
+  /// c f h k l q s t u v: without an argument, and asking for nothing but to be told or left out.
+  static var plain: UInt64 {
+    1 << 34 | 1 << 37 | 1 << 39 | 1 << 42 | 1 << 43 | 1 << 48 | 1 << 50 | 1 << 51 | 1 << 52 | 1 << 53
+  }
+
+  /// There is no other flag than v.
+  @inlinable @inline(__always)
+  public var isValueAlone: Bool { bits == 1 << 53 }
+
   /// `letter`: an ASCII letter.
   @inlinable @inline(__always)
   public func has(_ letter: Unicode.Scalar) -> Bool { bits >> UInt64(letter.value - 65) & 1 != 0 }

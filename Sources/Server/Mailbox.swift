@@ -9,7 +9,8 @@ import TieredCache
 final class Mailbox: ColdReadSink, CommitSink {
   enum Letter {
     case accepted(AcceptedSocket)
-    case answer(ColdAnswer, ticket: UInt64)
+    /// Of cold reads.
+    case answers([ColdDelivery])
     case cycleEnded(UInt64, succeeded: Bool)
     case scanAdvanced(done: Bool)
     /// Of a reply that another thread makes: a piece is there, or the last one was.
@@ -53,7 +54,7 @@ final class Mailbox: ColdReadSink, CommitSink {
     }
   }
 
-  func deliver(_ answer: ColdAnswer, ticket: UInt64) { post(.answer(answer, ticket: ticket)) }
+  func deliver(_ answers: [ColdDelivery]) { post(.answers(answers)) }
 
   func cycleEnded(_ number: UInt64, succeeded: Bool) {
     if wantsCycles.load(ordering: .acquiring) { post(.cycleEnded(number, succeeded: succeeded)) }

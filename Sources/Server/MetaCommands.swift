@@ -69,7 +69,9 @@ extension WorkerState {
       } else {
         reply.put("HD")
       }
-      Self.writeGetFlags(&reply, &visit, request, key, cas: shows(item.cas), now: now)
+      if !flags.isValueAlone || !item.state.isDisjoint(with: .staleOrWon) {
+        Self.writeGetFlags(&reply, &visit, request, key, cas: shows(item.cas), now: now)
+      }
       reply.put("\r\n")
       if showsValue && !item.isLarge {
         reply.put(item.value, item.valueLength + 2)

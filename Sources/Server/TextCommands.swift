@@ -24,6 +24,7 @@ extension WorkerState {
     _ connection: UnsafeMutablePointer<Connection>, _ start: UnsafeRawPointer, _ end: UnsafeRawPointer
   ) -> UnsafeRawPointer {
     var p = start
+    var prefetchedTo = start
     while p < end {
       if requestsLeft <= 0 && yieldsTurn(connection) { return p }
       if out.count > Self.flushThreshold || out.mustFlush {
@@ -76,12 +77,18 @@ extension WorkerState {
         }
         continue
       }
+      if p >= prefetchedTo && end - p >= Self.pipelineBytes { prefetchedTo = prefetchPipeline(p, end) }
       guard let newline = memchr(p, 10, end - p) else {
         return lineWithoutEnd(connection, p, end)
       }
       var length = UnsafeRawPointer(newline) - p
       let after = UnsafeRawPointer(newline) + 1
       if length > 0 && (p + (length - 1)).load(as: UInt8.self) == 13 { length -= 1 }
+      if connection.pointee.detached == nil && servesPlainRead(p, p + length) {
+        requestsLeft &-= 1
+        p = after
+        continue
+      }
       let request = parseTextLine(p, length, lineBytes: after - p)
       requestsLeft &-= 1
       currentLine = p

@@ -133,17 +133,19 @@ extension WorkerState {
   /// Hashes up to 32 keys and asks for their index lines, then for their items.
   private func prefetch(_ keys: UnsafeRawPointer, _ keysEnd: UnsafeRawPointer) {
     withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 32) { hashes in
-      var p = keys
-      var count = 0
-      while count < 32 {
-        let token = nextToken(&p, keysEnd)
-        if token.length == 0 { break }
-        let hash = cache.hasher.hash(token.start, token.length)
-        hashes[count] = hash
-        count += 1
-        cache.prefetchIndex(hash)
+      unretainedCache._withUnsafeGuaranteedRef { cache in
+        var p = keys
+        var count = 0
+        while count < 32 {
+          let token = nextToken(&p, keysEnd)
+          if token.length == 0 { break }
+          let hash = cache.hasher.hash(token.start, token.length)
+          hashes[count] = hash
+          count += 1
+          cache.prefetchIndex(hash)
+        }
+        for i in 0..<count { cache.prefetchItem(hashes[i]) }
       }
-      for i in 0..<count { cache.prefetchItem(hashes[i]) }
     }
   }
 
@@ -154,35 +156,39 @@ extension WorkerState {
     expiry: UnixSeconds?
   ) -> Outcome {
     let withCAS = verb == .gets || verb == .gats
+    let hidesCAS = limits.casDisabled
     let target = out.end
     var written = 0
     var pinned: PinnedValue? = nil
     var pinnedBytes = 0
     let answer = connection.pointee.answers.isEmpty ? nil : connection.pointee.answer(for: key.hash)
-    let outcome = cache.read(key, now: now, touchTo: expiry, answer: answer) { item in
-      // "VALUE ", then key, suffix and (if inline) the value as they lie in the item.
-      target.storeBytes(of: 0x2045_554c_4156, as: UInt64.self)
-      let head = item.keyLength + item.suffixLength
-      let body = item.isLarge ? 0 : item.valueLength + 2
-      if withCAS {
-        (target + 6).copyMemory(from: item.key, byteCount: head - 2)
-        var q = target + 6 + head - 2
-        q.storeBytes(of: 32, as: UInt8.self)
-        q += 1
-        q += writeDecimal(shows(item.cas), to: q)
-        q.storeBytes(of: 13, as: UInt8.self)
-        q.storeBytes(of: 10, toByteOffset: 1, as: UInt8.self)
-        q += 2
-        if body > 0 { q.copyMemory(from: item.key + head, byteCount: body) }
-        written = (q - target) + body
-      } else {
-        (target + 6).copyMemory(from: item.key, byteCount: head + body)
-        written = 6 + head + body
-      }
-      if item.isLarge {
-        pinned = item.block
-        pinned!.retain()
-        pinnedBytes = item.valueLength + 2
+    let now = now
+    let outcome = unretainedCache._withUnsafeGuaranteedRef { cache in
+      cache.read(key, now: now, touchTo: expiry, answer: answer) { item in
+        // "VALUE ", then key, suffix and (if inline) the value as they lie in the item.
+        target.storeBytes(of: 0x2045_554c_4156, as: UInt64.self)
+        let head = item.keyLength + item.suffixLength
+        let body = item.isLarge ? 0 : item.valueLength + 2
+        if withCAS {
+          (target + 6).copyMemory(from: item.key, byteCount: head - 2)
+          var q = target + 6 + head - 2
+          q.storeBytes(of: 32, as: UInt8.self)
+          q += 1
+          q += writeDecimal(hidesCAS ? 0 : item.cas, to: q)
+          q.storeBytes(of: 13, as: UInt8.self)
+          q.storeBytes(of: 10, toByteOffset: 1, as: UInt8.self)
+          q += 2
+          if body > 0 { q.copyMemory(from: item.key + head, byteCount: body) }
+          written = (q - target) + body
+        } else {
+          (target + 6).copyMemory(from: item.key, byteCount: head + body)
+          written = 6 + head + body
+        }
+        if item.isLarge {
+          pinned = item.block
+          pinned!.retain()
+          pinnedBytes = item.valueLength + 2
+        }
       }
     }
     switch outcome {
@@ -243,7 +249,9 @@ extension WorkerState {
     }
     connection.pointee.outstandingReads += wishes.count
     park(connection, .coldRead)
-    cache.coldReads!.submit(wishes, sink: mailbox, ticket: UInt64(UInt(bitPattern: connection)))
+    let ticket = UInt64(UInt(bitPattern: connection))
+    for wish in wishes { self.wishes.append(ColdWish(hash: wish.hash, sequence: wish.sequence, ticket: ticket)) }
+    if self.wishes.count >= Self.mostWishes { submitWishes() }
   }
 
   /// The same for the lines behind the one that is being served.

@@ -104,9 +104,12 @@ final class Worker: @unchecked Sendable {
 /// The loop of one worker and all that it owns. One `recv` into a buffer of the thread, every complete
 /// command in it served, one `send`. Never copied: its worker holds it at one address and frees it.
 struct WorkerState {
-  unowned(unsafe) let cache: TieredCache
-  unowned(unsafe) let shared: ServerShared
-  unowned(unsafe) let mailbox: Mailbox
+  // Plain references: each use of an `unowned(unsafe)` one counts up and down, these are borrowed.
+  let cache: TieredCache
+  /// The same, for where even one count up and down shows: all workers write to that count.
+  let unretainedCache: Unmanaged<TieredCache>
+  let shared: ServerShared
+  let mailbox: Mailbox
   let limits: ServerShared.Limits
   let epoll: Int32
   let input: UnsafeMutableRawPointer
@@ -125,6 +128,9 @@ struct WorkerState {
   /// Parked until something happens that concerns all of them.
   var waitingForScan: [UnsafeMutablePointer<Connection>] = []
   var waitingForCycle: [UnsafeMutablePointer<Connection>] = []
+  /// Rows of the file that are wanted, asked for at the end of a round of events, and how many are not kept back.
+  var wishes: [ColdWish] = []
+  static let mostWishes = 256
   /// Those that watch the log, and how often they are looked after, in milliseconds.
   var watching: [UnsafeMutablePointer<Connection>] = []
   static let logInterval: Int32 = 20
@@ -161,6 +167,7 @@ struct WorkerState {
     self.shared = shared
     self.mailbox = mailbox
     cache = shared.cache
+    unretainedCache = Unmanaged.passUnretained(shared.cache)
     limits = shared.limits
     epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
     precondition(epoll >= 0, "no epoll: \(String(cString: strerror(errno)))")
@@ -217,6 +224,7 @@ struct WorkerState {
       if !yielded.isEmpty { serveYielded() }
       if waits { retryOverdue() }
       latency.endRound()
+      if !wishes.isEmpty { submitWishes() }
       if !watching.isEmpty { deliverLog() }
       if !graveyard.isEmpty { emptyGraveyard() }
       if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
@@ -267,14 +275,7 @@ struct WorkerState {
     for letter in mailbox.takeAll() {
       switch letter {
       case .accepted(let accepted): adopt(accepted)
-      case .answer(let answer, let ticket):
-        let connection = UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!
-        connection.pointee.answers.append(answer)
-        connection.pointee.outstandingReads -= 1
-        if connection.pointee.outstandingReads == 0 {
-          // An event of this round may still name it.
-          if connection.pointee.isClosed { graveyard.append(connection) } else { resume(connection) }
-        }
+      case .answers(let deliveries): for delivery in deliveries { answered(delivery) }
       case .cycleEnded(let number, let succeeded): cycleEnded(number, succeeded: succeeded)
       case .scanAdvanced:
         let waiting = waitingForScan
@@ -289,6 +290,23 @@ struct WorkerState {
       case .stop: stopping = true
       }
     }
+  }
+
+  /// A row that a connection waits for was read.
+  private mutating func answered(_ delivery: ColdDelivery) {
+    let connection = UnsafeMutablePointer<Connection>(bitPattern: UInt(delivery.ticket))!
+    connection.pointee.answers.append(delivery.answer)
+    connection.pointee.outstandingReads -= 1
+    if connection.pointee.outstandingReads == 0 {
+      // An event of this round may still name it.
+      if connection.pointee.isClosed { graveyard.append(connection) } else { resume(connection) }
+    }
+  }
+
+  /// Asks for all rows that connections have come to need in this round of events: one hand-over for all of them.
+  mutating func submitWishes() {
+    cache.coldReads!.submit(wishes, sink: mailbox)
+    wishes.removeAll(keepingCapacity: true)
   }
 
   static func monotonicMilliseconds() -> Int64 {
@@ -445,6 +463,7 @@ struct WorkerState {
   ) {
     let end = start + count
     currentIsSilent = false
+    requestsLeft = limits.requestsPerEvent
     served.pointee = connection.pointee.socket
     let left = serveBytes(connection, start, end)
     if connection.pointee.isClosed {

@@ -3,20 +3,20 @@ import HotTier
 import Synchronization
 
 /// What somebody wants to be told of; a set of bits in `TieredCache.watched`.
-package struct WatchedEvents: OptionSet, Sendable {
-  package let rawValue: UInt32
+public struct WatchedEvents: OptionSet, Sendable {
+  public let rawValue: UInt32
   @inlinable
-  package init(rawValue: UInt32) { self.rawValue = rawValue }
+  public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-  @inlinable package static var fetches: WatchedEvents { .init(rawValue: 1) }
-  @inlinable package static var stores: WatchedEvents { .init(rawValue: 2) }
-  @inlinable package static var deletions: WatchedEvents { .init(rawValue: 4) }
+  @inlinable public static var fetches: WatchedEvents { .init(rawValue: 1) }
+  @inlinable public static var stores: WatchedEvents { .init(rawValue: 2) }
+  @inlinable public static var deletions: WatchedEvents { .init(rawValue: 4) }
   /// Live items that leave RAM, for good or for the file.
-  @inlinable package static var evictions: WatchedEvents { .init(rawValue: 8) }
-  @inlinable package static var promotions: WatchedEvents { .init(rawValue: 16) }
-  @inlinable package static var demotions: WatchedEvents { .init(rawValue: 32) }
+  @inlinable public static var evictions: WatchedEvents { .init(rawValue: 8) }
+  @inlinable public static var promotions: WatchedEvents { .init(rawValue: 16) }
+  @inlinable public static var demotions: WatchedEvents { .init(rawValue: 32) }
   /// Commands by the prefix of their key; the cache itself tells nothing of them.
-  @inlinable package static var prefixes: WatchedEvents { .init(rawValue: 64) }
+  @inlinable public static var prefixes: WatchedEvents { .init(rawValue: 64) }
 }
 
 /// What a command met where it looked for its key.
@@ -64,8 +64,8 @@ extension CacheKey {
 
 extension TieredCache {
   /// Whether anybody wants to be told of these.
-  @inline(__always)
-  package func isWatched(_ events: WatchedEvents) -> Bool {
+  @inlinable @inline(__always)
+  public func isWatched(_ events: WatchedEvents) -> Bool {
     watched.load(ordering: .relaxed) & events.rawValue != 0
   }
 

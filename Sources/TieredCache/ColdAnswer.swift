@@ -12,7 +12,7 @@ import Synchronization
 ///                                    not be read
 ///          25  gaveBlock   UInt8    1: the item's block is that of an item in RAM
 ///          32  an Item record as it would lie in a segment, inline or with a LargeBlock
-package struct ColdAnswer: @unchecked Sendable {
+public struct ColdAnswer: @unchecked Sendable {
   let address: UnsafeMutableRawPointer
   static let headBytes = 32
 

@@ -2,28 +2,47 @@ import CacheCore
 import ColdTier
 import HotTier
 
-/// Who asked for cold reads: told of each answer, on a reader's thread. Must not block.
-package protocol ColdReadSink: AnyObject, Sendable {
-  /// The receiver owns one reference to `answer`.
-  func deliver(_ answer: ColdAnswer, ticket: UInt64)
+/// A row that somebody wants.
+package struct ColdWish: Sendable {
+  package let hash: UInt64
+  package let sequence: UInt64
+  /// Says to the one who asked what it is for.
+  package let ticket: UInt64
+
+  package init(hash: UInt64, sequence: UInt64, ticket: UInt64) {
+    self.hash = hash
+    self.sequence = sequence
+    self.ticket = ticket
+  }
 }
 
-/// Reads from the file, on threads of their own, in batches of one transaction. Reads of one row by
-/// several who want it at the same time cost one look-up (single flight).
+/// What became of a wish. The receiver owns one reference to the answer.
+package struct ColdDelivery: Sendable {
+  package let answer: ColdAnswer
+  package let ticket: UInt64
+}
+
+/// Who asked for cold reads: told of the answers, on a reader's thread. Must not block.
+package protocol ColdReadSink: AnyObject, Sendable {
+  func deliver(_ answers: [ColdDelivery])
+}
+
+/// Reads from the file, on threads of their own, in batches of one transaction, in the order of the file. Who wants the
+/// same row in one batch gets it from one look-up (single flight). A batch is answered with one delivery to each who
+/// asked: handing over costs more than reading.
 /// The queue is bounded by who asks: each connection waits for its answers before it asks for more.
 package final class ColdReads: Sendable {
-  private struct Wish {
-    let hash: UInt64
-    let sequence: UInt64
-  }
-  private struct Waiter {
-    let sink: any ColdReadSink
-    let ticket: UInt64
+  private struct Queued {
+    let wish: ColdWish
+    /// Its place in `sinks`.
+    let sink: Int
   }
   private struct State {
-    var queue: [Wish] = []
-    /// Those who wait, by sequence; also for rows that are being read.
-    var waiting: [UInt64: [Waiter]] = [:]
+    var queue: [Queued] = []
+    /// Of the queue, those that were taken.
+    var taken = 0
+    /// Whoever has asked: the workers.
+    var sinks: [any ColdReadSink] = []
     var stopping = false
     var served: UInt64 = 0
     var shared: UInt64 = 0
@@ -31,6 +50,28 @@ package final class ColdReads: Sendable {
     var damaged: UInt64 = 0
     /// Of keys and values.
     var bytes: UInt64 = 0
+
+    var isEmpty: Bool { taken == queue.count }
+
+    mutating func number(of sink: any ColdReadSink) -> Int {
+      if let number = sinks.firstIndex(where: { $0 === sink }) { return number }
+      sinks.append(sink)
+      return sinks.count - 1
+    }
+
+    mutating func take(_ most: Int) -> [Queued] {
+      let end = min(taken + most, queue.count)
+      let batch = Array(queue[taken..<end])
+      taken = end
+      if taken == queue.count {
+        queue.removeAll(keepingCapacity: taken <= 4096)
+        taken = 0
+      } else if taken >= 4096 {
+        queue.removeFirst(taken)
+        taken = 0
+      }
+      return batch
+    }
   }
 
   private let state = Monitor(State())
@@ -45,21 +86,11 @@ package final class ColdReads: Sendable {
     self.hasher = hasher
   }
 
-  /// Asks for rows; `sink` gets one answer for each, with this ticket.
-  package func submit(
-    _ wishes: [(hash: UInt64, sequence: UInt64)], sink: any ColdReadSink, ticket: UInt64
-  ) {
-    state.signal { state in
-      for wish in wishes {
-        let waiter = Waiter(sink: sink, ticket: ticket)
-        if state.waiting[wish.sequence] != nil {
-          state.waiting[wish.sequence]!.append(waiter)
-          state.shared += 1
-        } else {
-          state.waiting[wish.sequence] = [waiter]
-          state.queue.append(Wish(hash: wish.hash, sequence: wish.sequence))
-        }
-      }
+  /// Asks for rows; `sink` gets one answer for each, with its ticket.
+  package func submit(_ wishes: [ColdWish], sink: any ColdReadSink) {
+    state.signalOne { state in
+      let number = state.number(of: sink)
+      for wish in wishes { state.queue.append(Queued(wish: wish, sink: number)) }
     }
   }
 
@@ -73,44 +104,76 @@ package final class ColdReads: Sendable {
   /// Serves one batch; false when it was stopped. `waits` false: returns at once if nothing is asked.
   @discardableResult
   package func serve(_ reader: ColdReader, waits: Bool) -> Bool {
-    let wishes: [Wish]? = state.wait(
-      milliseconds: waits ? nil : 0, until: { !$0.queue.isEmpty || $0.stopping },
+    var leavesMore = false
+    let taken: (batch: [Queued], sinks: [any ColdReadSink])? = state.wait(
+      milliseconds: waits ? nil : 0, until: { !$0.isEmpty || $0.stopping },
       { state in
-        if state.stopping && state.queue.isEmpty { return nil }
-        let count = min(state.queue.count, Self.batch)
-        let taken = Array(state.queue.prefix(count))
-        state.queue.removeFirst(count)
-        return taken
+        if state.stopping && state.isEmpty { return nil }
+        let batch = state.take(Self.batch)
+        leavesMore = !state.isEmpty
+        return (batch, state.sinks)
       })
-    guard let wishes else { return false }
-    var answers: [ColdAnswer] = []
-    answers.reserveCapacity(wishes.count)
-    do throws(ColdError) {
-      try reader.begin()
-      for wish in wishes { answers.append(try read(wish, reader)) }
-    } catch {
-      // Who waits is told that nothing could be learnt; the item is not given up.
-      for wish in wishes[answers.count...] {
-        answers.append(.failed(sequence: wish.sequence, hash: wish.hash))
-      }
-      state.with { $0.failed += 1 }
+    guard let taken else { return false }
+    var batch = taken.batch
+    // For the next reader: who asked woke only one.
+    if leavesMore { state.signalOne { _ in } }
+    batch.sort { $0.wish.sequence < $1.wish.sequence }
+    var counts = Counts()
+    let answers = read(batch, reader, &counts)
+    state.with { state in
+      state.served += counts.served
+      state.shared += counts.shared
+      state.failed += counts.failed
+      state.damaged += counts.damaged
+      state.bytes += counts.bytes
     }
-    reader.end()
-    for answer in answers {
-      let waiters = state.with { state in
-        state.served += 1
-        return state.waiting.removeValue(forKey: answer.sequence) ?? []
+    for (number, sink) in taken.sinks.enumerated() {
+      var deliveries: [ColdDelivery] = []
+      for (queued, answer) in zip(batch, answers) where queued.sink == number {
+        deliveries.append(ColdDelivery(answer: answer, ticket: queued.wish.ticket))
       }
-      for waiter in waiters {
-        answer.retain()
-        waiter.sink.deliver(answer, ticket: waiter.ticket)
-      }
-      answer.release()
+      if !deliveries.isEmpty { sink.deliver(deliveries) }
     }
     return true
   }
 
-  private func read(_ wish: Wish, _ reader: ColdReader) throws(ColdError) -> ColdAnswer {
+  private struct Counts {
+    var served: UInt64 = 0
+    var shared: UInt64 = 0
+    var failed: UInt64 = 0
+    var damaged: UInt64 = 0
+    var bytes: UInt64 = 0
+  }
+
+  /// One answer for each, which are in the order of their sequences; each with a reference of its own.
+  private func read(_ batch: [Queued], _ reader: ColdReader, _ counts: inout Counts) -> [ColdAnswer] {
+    var answers: [ColdAnswer] = []
+    answers.reserveCapacity(batch.count)
+    do throws(ColdError) {
+      try reader.begin()
+      for queued in batch {
+        if let last = answers.last, last.sequence == queued.wish.sequence {
+          last.retain()
+          answers.append(last)
+          counts.shared += 1
+        } else {
+          answers.append(try read(queued.wish, reader, &counts))
+          counts.served += 1
+        }
+      }
+    } catch {
+      // Who waits is told that nothing could be learnt; the item is not given up.
+      for queued in batch[answers.count...] {
+        answers.append(.failed(sequence: queued.wish.sequence, hash: queued.wish.hash))
+        counts.served += 1
+      }
+      counts.failed += 1
+    }
+    reader.end()
+    return answers
+  }
+
+  private func read(_ wish: ColdWish, _ reader: ColdReader, _ counts: inout Counts) throws(ColdError) -> ColdAnswer {
     var answer: ColdAnswer? = nil
     var bytes = 0
     let result = try reader.read(wish.sequence) { row in
@@ -120,10 +183,8 @@ package final class ColdReads: Sendable {
         sequence: wish.sequence, hash: wish.hash, key: row.key, value: value,
         attributes: row.attributes, pool: self.pool)
     }
-    state.with { state in
-      state.bytes += UInt64(bytes)
-      if case .damaged = result { state.damaged += 1 }
-    }
+    counts.bytes += UInt64(bytes)
+    if case .damaged = result { counts.damaged += 1 }
     return answer ?? .missing(sequence: wish.sequence, hash: wish.hash)
   }
 
@@ -140,7 +201,7 @@ package final class ColdReads: Sendable {
     state.with {
       Counters(
         served: $0.served, shared: $0.shared, failed: $0.failed, damaged: $0.damaged, bytes: $0.bytes,
-        queued: $0.queue.count)
+        queued: $0.queue.count - $0.taken)
     }
   }
 }

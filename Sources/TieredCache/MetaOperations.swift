@@ -1,32 +1,33 @@
 import CacheCore
 import ColdTier
 import HotTier
+import Synchronization
 
 /// What a meta get asks of the cache beyond the item itself.
-package struct VisitOptions {
+public struct VisitOptions {
   /// The visitor may give the item another expiry or hand out its token.
-  package var changes = false
+  public var changes = false
   /// The read leaves no trace: no use, no last access, no promotion.
-  package var leavesNoTrace = false
+  public var leavesNoTrace = false
   /// An absent item is made, empty and without expiry, before it is visited.
-  package var creates = false
+  public var creates = false
   /// The CAS of an item that is made; nil: the next one.
-  package var newCAS: UInt64? = nil
+  public var newCAS: UInt64? = nil
   /// The key was sent in base64.
-  package var keyIsBinary = false
+  public var keyIsBinary = false
 
   @inlinable
-  package init() {}
+  public init() {}
 }
 
 /// An item while it is visited under its shard's lock; what the visitor sets is taken over afterwards.
-package struct Visit {
-  package let item: Item
-  package let isNew: Bool
+public struct Visit {
+  public let item: Item
+  public let isNew: Bool
   /// Unix seconds, 0 = never.
-  package var expiresAt: UnixSeconds
+  public var expiresAt: UnixSeconds
   /// The token for refilling it goes to this client.
-  package var wins = false
+  public var wins = false
 
   @inlinable
   init(_ item: Item, isNew: Bool) {
@@ -61,8 +62,38 @@ extension TieredCache {
   /// most once. The item's own fields are as they were before this read.
   /// Returns done, notFound, cold or scanning; with `options.changes` also full, outOfMemory or notDurable;
   /// with `creates` all of them.
-  package func visit(
+  @inlinable @inline(__always)
+  public func visit(
     _ key: CacheKey, _ options: VisitOptions, now: UnixSeconds, answer: ColdAnswer? = nil,
+    _ visitor: (inout Visit) -> Void
+  ) -> Outcome {
+    if !options.changes && !options.creates && visitHit(key, options, now: now, visitor) { return .done }
+    return visitAny(key, options, now: now, answer: answer, visitor)
+  }
+
+  /// The short way for an item that is in RAM and that a visitor does nothing to. False: it is another case, and
+  /// nothing was done.
+  @inlinable @inline(__always)
+  func visitHit(
+    _ key: CacheKey, _ options: VisitOptions, now: UnixSeconds, _ visitor: (inout Visit) -> Void
+  ) -> Bool {
+    shard(key.hash).withLock { state in
+      guard let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now),
+        !item.state.contains(.stale), watched.load(ordering: .relaxed) == 0
+      else { return false }
+      var visit = Visit(item, isNew: false)
+      visitor(&visit)
+      if !options.leavesNoTrace {
+        noteUse(item, key.hash, now, &state)
+        state.hot.countHit(item, touching: false)
+      }
+      return true
+    }
+  }
+
+  @usableFromInline
+  func visitAny(
+    _ key: CacheKey, _ options: VisitOptions, now: UnixSeconds, answer: ColdAnswer?,
     _ visitor: (inout Visit) -> Void
   ) -> Outcome {
     if options.changes || options.creates, let refusal = refusal() { return refusal }

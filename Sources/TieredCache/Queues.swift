@@ -45,7 +45,7 @@ struct TombstoneQueue {
 }
 
 /// A first-in first-out queue of hashes in raw memory that doubles when full. Owns its memory.
-struct HashRing: ~Copyable {
+public struct HashRing: ~Copyable {
   private var slots: UnsafeMutablePointer<UInt64>
   private var capacity: Int
   private var first = 0

@@ -5,8 +5,8 @@ import HotTier
 /// One shard of the cache: both tiers' knowledge of the keys whose hash leads here. Whatever changes
 /// the state of a key (docs/design.md, How the tiers work together) happens under this shard's one
 /// lock, so that the two tiers never disagree. No system call and no I/O under it.
-package struct ShardState: ~Copyable {
-  package var hot: HotShard
+public struct ShardState: ~Copyable {
+  public var hot: HotShard
   package var cold: ColdIndex
   /// Hashes of unsaved items, oldest first. An item that was handed over, replaced or deleted
   /// meanwhile is skipped when its hash comes up; when those are the most, they are left out.
@@ -58,6 +58,10 @@ package struct ShardState: ~Copyable {
     nextCAS &+= casStep
     return cas
   }
+
+  /// The row of an item, if it has one, was read in RAM.
+  @usableFromInline
+  mutating func noteFetched(_ hash: UInt64) { cold.noteFetched(hash) }
 
   var isScanning: Bool { shadow != nil }
   /// Whether a key that neither tier knows, and whose item does not say so, may have a row in the file.

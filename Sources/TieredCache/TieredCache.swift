@@ -52,13 +52,13 @@ package struct TieredCacheOptions: Sendable {
 }
 
 /// A key of a request with its hash. Points into the request's bytes.
-package struct CacheKey {
-  package let start: UnsafeRawPointer
-  package let count: Int
-  package let hash: UInt64
+public struct CacheKey {
+  public let start: UnsafeRawPointer
+  public let count: Int
+  public let hash: UInt64
 
-  @inline(__always)
-  package init(_ start: UnsafeRawPointer, _ count: Int, hasher: KeyHasher) {
+  @inlinable @inline(__always)
+  public init(_ start: UnsafeRawPointer, _ count: Int, hasher: KeyHasher) {
     self.start = start
     self.count = count
     hash = hasher.hash(start, count)
@@ -66,7 +66,7 @@ package struct CacheKey {
 }
 
 /// What became of an operation on a key.
-package enum Outcome {
+public enum Outcome {
   /// As asked: found, stored, deleted, touched.
   case done
   case notFound
@@ -89,14 +89,14 @@ package enum Outcome {
 }
 
 /// The cache: the only place that knows that there are two tiers.
-package final class TieredCache: Sendable {
+public final class TieredCache: Sendable {
   package let options: TieredCacheOptions
-  package let hasher: KeyHasher
+  public let hasher: KeyHasher
   package let clock: ServerClock
   package let pool: SegmentPool
-  nonisolated(unsafe) let shards: UnsafeMutablePointer<Shard>
+  @usableFromInline nonisolated(unsafe) let shards: UnsafeMutablePointer<Shard>
   package let shardCount: Int
-  let shardMask: UInt64
+  @usableFromInline let shardMask: UInt64
   package let logger: Logger
   /// The most bytes of unsaved items per shard before writers wait.
   private let unsavedLimit = Atomic<Int>(0)
@@ -104,10 +104,12 @@ package final class TieredCache: Sendable {
   /// How many times the first limit of the hot tier another one may be.
   static let largestRaise = 16
   let store: ColdStore?
+  /// Whether there is one.
+  @usableFromInline let hasStore: Bool
   package let coldReads: ColdReads?
   let writeBehind: WriteBehind?
   /// `WatchedEvents` that somebody wants to be told of; 0 nearly always.
-  package let watched = Atomic<UInt32>(0)
+  public let watched = Atomic<UInt32>(0)
   let events = CacheEvents()
   let flushes = Lock(FlushState())
   let background = Monitor(Background())
@@ -153,6 +155,7 @@ package final class TieredCache: Sendable {
     var store: ColdStore? = nil
     if let cold = options.cold { store = try ColdStore.open(cold, logger: logger) }
     self.store = store
+    hasStore = store != nil
     // Whatever the limit may be raised to; twice, as shards are not alike.
     coldIndexMaximum = store == nil ? 0 : ColdIndex.mostEntries / count * 2
     let firstCAS = store?.casFloor ?? 1
@@ -256,12 +259,12 @@ package final class TieredCache: Sendable {
   /// Whether the file has rows that RAM does not know of yet.
   package var hasColdTier: Bool { store != nil }
 
-  @inline(__always)
-  package func key(_ start: UnsafeRawPointer, _ count: Int) -> CacheKey {
+  @inlinable @inline(__always)
+  public func key(_ start: UnsafeRawPointer, _ count: Int) -> CacheKey {
     CacheKey(start, count, hasher: hasher)
   }
 
-  @inline(__always)
+  @inlinable @inline(__always)
   func shard(_ hash: UInt64) -> UnsafeMutablePointer<Shard> {
     shards + Int(truncatingIfNeeded: hash & shardMask)
   }
@@ -272,8 +275,8 @@ package final class TieredCache: Sendable {
   /// `touchTo`: a new expiry for it (gat and its kin), nil = leave it.
   /// `answer`: what the file said when a first call returned `.cold`.
   /// Returns done, notFound, cold or scanning; with `touchTo` also full or outOfMemory.
-  @inline(__always)
-  package func read(
+  @inlinable @inline(__always)
+  public func read(
     _ key: CacheKey, now: UnixSeconds, touchTo: UnixSeconds? = nil, answer: ColdAnswer? = nil,
     _ body: (Item) -> Void
   ) -> Outcome {
@@ -281,17 +284,14 @@ package final class TieredCache: Sendable {
     let outcome: Outcome = shard(key.hash).withLock { state in
       if let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now) {
         state.hot.countHit(item, touching: touchTo != nil)
-        if let sighting = self.sighting(key, now: now, answer: nil, &state) { self.noteRead(key, sighting, .done) }
-        self.noteUse(item, key.hash, now, &state)
-        if let touchTo { self.setExpiry(item, touchTo, key.hash, &state) }
+        if watched.load(ordering: .relaxed) != 0 { tellOfHit(key, now: now, &state) }
+        noteUse(item, key.hash, now, &state)
+        if let touchTo { setExpiry(item, touchTo, key.hash, &state) }
         body(item)
         return .done
       }
       defer { swap(&frees, &state.hot.frees) }
-      let sighting = self.sighting(key, now: now, answer: answer, &state)
-      let outcome = self.readBelow(key, now: now, touchTo: touchTo, answer: answer, &state, body)
-      self.noteRead(key, sighting, outcome)
-      return outcome
+      return readElsewhere(key, now: now, touchTo: touchTo, answer: answer, &state, body)
     }
     if !frees.isEmpty { frees.release() }
     if case .full = outcome, let touchTo, let answer {
@@ -300,8 +300,40 @@ package final class TieredCache: Sendable {
     return outcome
   }
 
+  /// The short way for an item that is in RAM, was never marked stale, and of whose reading nobody wants to be told.
+  /// False: it is another case, and nothing was done.
+  @inlinable @inline(__always)
+  public func readPlain(_ key: CacheKey, now: UnixSeconds, _ body: (Item) -> Void) -> Bool {
+    shard(key.hash).withLock { state in
+      guard let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now),
+        item.state.isDisjoint(with: .staleOrWon), watched.load(ordering: .relaxed) == 0
+      else { return false }
+      state.hot.countHit(item, touching: false)
+      noteUse(item, key.hash, now, &state)
+      body(item)
+      return true
+    }
+  }
+
+  @usableFromInline
+  func tellOfHit(_ key: CacheKey, now: UnixSeconds, _ state: inout ShardState) {
+    noteRead(key, sighting(key, now: now, answer: nil, &state), .done)
+  }
+
+  @usableFromInline
+  func readElsewhere(
+    _ key: CacheKey, now: UnixSeconds, touchTo: UnixSeconds?, answer: ColdAnswer?, _ state: inout ShardState,
+    _ body: (Item) -> Void
+  ) -> Outcome {
+    let sighting = self.sighting(key, now: now, answer: answer, &state)
+    let outcome = readBelow(key, now: now, touchTo: touchTo, answer: answer, &state, body)
+    noteRead(key, sighting, outcome)
+    return outcome
+  }
+
   /// A read that changes the expiry of a cold item and found no room to promote it.
-  private func touchRow(
+  @usableFromInline
+  func touchRow(
     _ key: CacheKey, now: UnixSeconds, touchTo: UnixSeconds, answer: ColdAnswer, _ body: (Item) -> Void
   ) -> Outcome {
     let shard = shard(key.hash)
@@ -326,9 +358,9 @@ package final class TieredCache: Sendable {
   }
 
   /// Notes that an item in RAM was read, so that it is still known when it has been demoted.
-  @inline(__always)
+  @inlinable @inline(__always)
   func noteUse(_ item: Item, _ hash: UInt64, _ now: UnixSeconds, _ state: inout ShardState) {
-    if store != nil && !item.state.contains(.fetched) { state.cold.noteFetched(hash) }
+    if hasStore && !item.state.contains(.fetched) { state.noteFetched(hash) }
     state.hot.touch(item, at: now)
   }
 
@@ -396,13 +428,12 @@ package final class TieredCache: Sendable {
   }
 
   /// Where a key that is not (or no longer) in RAM stands. A read whose index entry has changed
-  /// meanwhile is discarded: the row has to be read that the index names now.
+  /// meanwhile is discarded: the row has to be read that the index names now. The caller has looked: an item in RAM,
+  /// even a dead one that is not yet gone, hides whatever lies below.
   func locateCold(
     _ key: CacheKey, now: UnixSeconds, answer: ColdAnswer?, _ state: inout ShardState
   ) -> ColdLocation {
     if store == nil { return .absent }
-    // An item in RAM that is dead but not yet gone hides whatever lies below.
-    if state.hot.find(key.hash, key.start, key.count) != nil { return .absent }
     guard let entry = state.cold.find(key.hash) else {
       if state.isScanning && !state.shadow!.contains(key.hash) { return .unknown }
       return .absent
@@ -467,6 +498,7 @@ package final class TieredCache: Sendable {
     return item
   }
 
+  @usableFromInline
   func setExpiry(_ item: Item, _ expiry: UnixSeconds, _ hash: UInt64, _ state: inout ShardState) {
     if item.expiresAt == expiry { return }
     state.hot.setExpiry(of: item, to: expiry)
@@ -492,34 +524,34 @@ package final class TieredCache: Sendable {
 
   /// Brings the index line of a key near the processor. No lock: what it reads may be out of date, and
   /// is only ever a hint.
-  @inline(__always)
-  package func prefetchIndex(_ hash: UInt64) {
+  @inlinable @inline(__always)
+  public func prefetchIndex(_ hash: UInt64) {
     shard(hash).pointee.state.hot.index.prefetchSlot(hash)
   }
 
   /// The same for the item; wants `prefetchIndex` to have been called some time before.
-  @inline(__always)
-  package func prefetchItem(_ hash: UInt64) {
+  @inlinable @inline(__always)
+  public func prefetchItem(_ hash: UInt64) {
     shard(hash).pointee.state.hot.prefetchItem(hash)
   }
 }
 
 /// A shard and its lock, at a fixed address. Only `withLock` may change the state.
-package struct Shard: ~Copyable {
+public struct Shard: ~Copyable {
   #if THREAD_SANITIZER
     // It takes a change of the state for one of the shard's first bytes, which must not be the lock's then.
-    var state: ShardState
-    let lock = Lock<Void>(())
+    @usableFromInline var state: ShardState
+    @usableFromInline let lock = Lock<Void>(())
   #else
-    let lock = Lock<Void>(())
-    var state: ShardState
+    @usableFromInline let lock = Lock<Void>(())
+    @usableFromInline var state: ShardState
   #endif
 
   init(_ state: consuming ShardState) { self.state = state }
 }
 
 extension UnsafeMutablePointer where Pointee == Shard {
-  @inline(__always)
+  @inlinable @inline(__always)
   func withLock<Result>(_ body: (inout ShardState) -> Result) -> Result {
     pointee.lock._unsafeLock()
     defer { pointee.lock._unsafeUnlock() }

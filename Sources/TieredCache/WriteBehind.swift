@@ -135,6 +135,7 @@ final class WriteBatch: @unchecked Sendable {
   private var capacity: Int
   private var used = 0
   private(set) var byteCount = 0
+  private let pins = Atomic<Int>(0)
 
   static let maximumRows = 1000
   /// Fewer in tests, so that a cycle has many batches.
@@ -179,6 +180,7 @@ final class WriteBatch: @unchecked Sendable {
     if item.isLarge {
       block = item.block
       block!.retain()
+      pins.add(1, ordering: .relaxed)
     } else {
       value = copy(item.value, item.valueLength)
     }
@@ -221,9 +223,13 @@ final class WriteBatch: @unchecked Sendable {
     return try records.withUnsafeBufferPointer { (records) throws(E) -> R in try body(records) }
   }
 
+  /// Whether it holds memory of large values that no item may need any more; it comes back with the end of the batch.
+  var hasPins: Bool { pins.load(ordering: .relaxed) > 0 }
+
   /// Empties it; gives up the pins.
   func clear() {
     for row in rows { row.block?.release() }
+    pins.store(0, ordering: .relaxed)
     rows.removeAll(keepingCapacity: true)
     used = 0
     byteCount = 0

@@ -42,6 +42,7 @@ final class Served {
     shared = ServerShared(
       cache: cache, limits: limits, verbosity: 0, administration: Administration(settings, []))
     worker = Worker(number: 0, shared: shared)
+    shared.workers = [worker]
     var pair: [Int32] = [0, 0]
     #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &pair) == 0)
     setNonBlocking(pair[0])
@@ -157,6 +158,7 @@ final class Served {
 
   func stop() {
     worker.stop()
+    shared.workers = []
     cache.stop()
     try? FileManager.default.removeItem(at: folder)
   }

@@ -84,7 +84,7 @@ import Testing
             var block: PinnedValue? = nil
             var bytes = [UInt8]()
             if cache.needsBlock(keyLength: raw.count, flags: 0, valueLength: length) {
-              block = cache.allocateBlock(for: key, valueLength: length, now: cache.clock.now()).block
+              block = cache.allocateBlock(for: key, valueLength: length, now: cache.clock.now())
               if block == nil {
                 watch.waitForNextCycle()
                 continue

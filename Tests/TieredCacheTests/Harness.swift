@@ -21,7 +21,7 @@ struct Seeded: RandomNumberGenerator {
 /// Answers of cold reads, taken on the test's own thread.
 final class Inbox: ColdReadSink, @unchecked Sendable {
   var answers: [ColdAnswer] = []
-  func deliver(_ answer: ColdAnswer, ticket: UInt64) { answers.append(answer) }
+  func deliver(_ deliveries: [ColdDelivery]) { answers += deliveries.map(\.answer) }
 }
 
 /// Calls a test's closure between the batches of a write cycle.
@@ -152,7 +152,7 @@ final class Bench {
         switch outcome {
         case .cold(let sequence):
           answer?.release()
-          cache.coldReads!.submit([(key.hash, sequence)], sink: inbox, ticket: 1)
+          cache.coldReads!.submit([ColdWish(hash: key.hash, sequence: sequence, ticket: 1)], sink: inbox)
           cache.coldReads!.serve(reader!, waits: false)
           answer = inbox.answers.removeLast()
         case .full:
@@ -266,7 +266,7 @@ final class Bench {
     return bytes.withUnsafeBytes { raw in
       let key = cache.key(raw.baseAddress!, raw.count)
       guard let sequence = cache.coldSequence(key, now: now) else { return nil }
-      cache.coldReads!.submit([(key.hash, sequence)], sink: inbox, ticket: 1)
+      cache.coldReads!.submit([ColdWish(hash: key.hash, sequence: sequence, ticket: 1)], sink: inbox)
       cache.coldReads!.serve(reader!, waits: false)
       return inbox.answers.removeLast()
     }

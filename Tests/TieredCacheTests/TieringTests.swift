@@ -110,7 +110,8 @@ import Testing
       try bytes.withUnsafeBytes { raw -> Void in
         let key = bench.cache.key(raw.baseAddress!, 1)
         let sequence = try #require(bench.cache.coldSequence(key, now: bench.now))
-        bench.cache.coldReads!.submit([(key.hash, sequence)], sink: bench.inbox, ticket: 1)
+        bench.cache.coldReads!.submit(
+          [ColdWish(hash: key.hash, sequence: sequence, ticket: 1)], sink: bench.inbox)
         bench.cache.coldReads!.serve(reader, waits: false)
         // The answer is on its way; the key is overwritten, written and demoted.
         bench.set("a", "new")
@@ -140,7 +141,8 @@ import Testing
         let key = bench.cache.key(raw.baseAddress!, 1)
         let sequence = try #require(bench.cache.coldSequence(key, now: bench.now))
         for ticket in 1...5 as ClosedRange<UInt64> {
-          bench.cache.coldReads!.submit([(key.hash, sequence)], sink: bench.inbox, ticket: ticket)
+          bench.cache.coldReads!.submit(
+            [ColdWish(hash: key.hash, sequence: sequence, ticket: ticket)], sink: bench.inbox)
         }
         bench.cache.coldReads!.serve(reader, waits: false)
       }

@@ -1,0 +1,123 @@
+import CacheCore
+import Glibc
+import MemcachedProtocol
+import TieredCache
+
+/// The two lines that come most, `get KEY` and `mg KEY v`, for an item that is in RAM and as every item is: without what
+/// the parsers and the general commands have to be ready for. All else goes the long way.
+extension WorkerState {
+  /// True: the command is carried out, and its reply stands in the output. False: nothing was done.
+  /// `line`..<`lineEnd`: a line without its end.
+  @inline(__always)
+  mutating func servesPlainRead(_ line: UnsafeRawPointer, _ lineEnd: UnsafeRawPointer) -> Bool {
+    let length = lineEnd - line
+    if length < 6 { return false }
+    let word = UInt32(littleEndian: line.loadUnaligned(as: UInt32.self))
+    let isMeta: Bool
+    let start: UnsafeRawPointer
+    let count: Int
+    if word == LineStart.get {
+      (isMeta, start, count) = (false, line + 4, length - 4)
+    } else if word & 0xff_ffff == LineStart.metaGet {
+      // Six bytes are there, so the last two are behind the verb.
+      guard UInt16(littleEndian: (lineEnd - 2).loadUnaligned(as: UInt16.self)) == 0x7620 else { return false }
+      (isMeta, start, count) = (true, line + 3, length - 5)
+    } else {
+      return false
+    }
+    if count <= 0 || count > TextLimits.keyLength || hasSpace(start, count) { return false }
+    return isMeta ? serveMetaValue(start, count) : serveValue(start, count)
+  }
+
+  @inline(__always)
+  private mutating func serveValue(_ start: UnsafeRawPointer, _ count: Int) -> Bool {
+    let target = out.end
+    var written = 0
+    var pinned: PinnedValue? = nil
+    var pinnedBytes = 0
+    let now = now
+    let isHit = unretainedCache._withUnsafeGuaranteedRef { cache in
+      cache.readPlain(cache.key(start, count), now: now) { item in
+        // "VALUE ", then key, suffix and (if inline) the value as they lie in the item.
+        target.storeBytes(of: 0x2045_554c_4156, as: UInt64.self)
+        let head = item.keyLength + item.suffixLength
+        let body = item.isLarge ? 0 : item.valueLength + 2
+        (target + 6).copyMemory(from: item.key, byteCount: head + body)
+        written = 6 + head + body
+        if item.isLarge {
+          pinned = item.block
+          pinned!.retain()
+          pinnedBytes = item.valueLength + 2
+        }
+      }
+    }
+    if !isHit { return false }
+    out.advance(written)
+    if let pinned { out.append(pinned, byteCount: pinnedBytes) }
+    out.append(Reply.end)
+    counters.getHits &+= 1
+    counters.getCommands &+= 1
+    notePrefix(.get(hit: true), start, count)
+    return true
+  }
+
+  @inline(__always)
+  private mutating func serveMetaValue(_ start: UnsafeRawPointer, _ count: Int) -> Bool {
+    let target = out.end
+    var written = 0
+    var pinned: PinnedValue? = nil
+    var pinnedBytes = 0
+    let now = now
+    let isHit = unretainedCache._withUnsafeGuaranteedRef { cache in
+      cache.readPlain(cache.key(start, count), now: now) { item in
+        // "VA", then from the item: of the suffix " length\r\n", and (if inline) the value.
+        target.storeBytes(of: 0x4156, as: UInt16.self)
+        let tail = decimalDigits(UInt64(item.valueLength)) + 3
+        let body = item.isLarge ? 0 : item.valueLength + 2
+        (target + 2).copyMemory(from: item.suffix + (item.suffixLength - tail), byteCount: tail + body)
+        written = 2 + tail + body
+        if item.isLarge {
+          pinned = item.block
+          pinned!.retain()
+          pinnedBytes = item.valueLength + 2
+        }
+      }
+    }
+    if !isHit { return false }
+    out.advance(written)
+    if let pinned { out.append(pinned, byteCount: pinnedBytes) }
+    counters.getHits &+= 1
+    counters.getCommands &+= 1
+    notePrefix(.get(hit: true), start, count)
+    return true
+  }
+
+  /// Whether a space is among `count` bytes. Nothing outside of them is read.
+  @inline(__always)
+  private func hasSpace(_ start: UnsafeRawPointer, _ count: Int) -> Bool {
+    if count < 8 { return endOfToken(start, start + count) != start + count }
+    var i = 0
+    while i + 8 <= count {
+      if Self.spaces((start + i).loadUnaligned(as: UInt64.self)) != 0 { return true }
+      i += 8
+    }
+    // The last eight bytes, some of them for the second time.
+    return i < count && Self.spaces((start + (count - 8)).loadUnaligned(as: UInt64.self)) != 0
+  }
+
+  /// Not 0 if one of eight bytes is a space.
+  @inline(__always)
+  private static func spaces(_ bytes: UInt64) -> UInt64 {
+    let x = bytes ^ 0x2020_2020_2020_2020
+    return (x &- 0x0101_0101_0101_0101) & ~x & 0x8080_8080_8080_8080
+  }
+}
+
+/// How lines begin, as little-endian numbers.
+enum LineStart {
+  static var get: UInt32 { 0x2074_6567 }
+  static var set: UInt32 { 0x2074_6573 }
+  /// Of three bytes.
+  static var metaGet: UInt32 { 0x20_676d }
+  static var metaSet: UInt32 { 0x20_736d }
+}
