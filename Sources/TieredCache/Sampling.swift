@@ -168,8 +168,11 @@ extension TieredCache {
   var sampledSettings: HotTierSettings {
     HotTierSettings(
       memory: pool.limitBytes, threads: options.threads, policy: EvictionPolicy(options.evictionPolicy),
-      favorsSmall: options.favorsSmall, hasFile: store != nil, promoteAfter: options.promoteAfter)
+      favorsSmall: live.favorsSmall.load(ordering: .relaxed), hasFile: store != nil, promoteAfter: readsToPromote)
   }
+
+  /// Of keys that no rule names.
+  private var readsToPromote: Int { policies.withLock { Int($0.standard.promotion.reads) } }
 
   /// One round: takes what the shards have put into their buffers, and lets the estimates have it.
   package func drainSamples(now: UnixSeconds) {
@@ -245,6 +248,7 @@ extension TieredCache {
     drainSamples(now: now)
     let taken = pool.takenBytes
     let limit = Int(store?.currentLimit ?? 0)
+    let promoteAfter = readsToPromote
     let figures: AdviceFigures? = sampling.state.withLock { sampling in
       guard let ratios = sampling.hot.hitRatios else { return nil }
       let seconds = Double(max(now - min(now, sampling.beganAt), 1))
@@ -255,7 +259,7 @@ extension TieredCache {
         let tally = sampling.file.tally
         figures.file = AdviceFigures.File(
           limit: limit, isFull: sampling.reads.coldEvictions > 0, lost: tally.lost.map { $0 / max(tally.reads, 1) },
-          sampledLost: tally.sampledMisses, promoteAfter: options.promoteAfter,
+          sampledLost: tally.sampledMisses, promoteAfter: promoteAfter,
           promotionsPerSecond: Double(sampling.promotionsSinceBegin) / seconds,
           otherPromotion: sampling.hot.otherPromotion)
       }

@@ -189,7 +189,8 @@ public final class TieredCache: Sendable {
     sampling = Sampling(
       HotTierSettings(
         memory: options.hotMemory, threads: options.threads, policy: EvictionPolicy(options.evictionPolicy),
-        favorsSmall: options.favorsSmall, hasFile: store != nil, promoteAfter: options.promoteAfter),
+        favorsSmall: options.favorsSmall, hasFile: store != nil,
+        promoteAfter: Int(options.policy.promotion.reads)),
       shards: count, epoch: epoch, now: options.clock.now())
     shards = .allocate(capacity: count)
     // Address space for as many of the smallest items as the limit may ever be raised to.
