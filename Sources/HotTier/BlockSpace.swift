@@ -1,7 +1,7 @@
 import CacheCore
 import Glibc
 
-/// Addresses for large blocks. Whole pages of a range that is far larger than the memory: a block that was freed leaves
+/// Addresses for large blocks. Whole pages of ranges far larger than the memory: a block that was freed leaves
 /// its addresses to blocks of about its size alone, but its pages to whoever needs memory. So blocks of all sizes may
 /// come and go for ever, and no more is resident than is counted. (malloc kept 1.7 times the limit after a while of
 /// values of 8 KiB to 1 MiB.)
@@ -23,28 +23,34 @@ struct BlockSpace: ~Copyable {
     var residentBytes = 0
     var emptied: [UnsafeMutableRawPointer] = []
   }
-  private let base: UnsafeMutableRawPointer?
-  private let reservedBytes: Int
-  private var nextByte = 0
-  private var sizes: [Size]
+  private var sizes = [Size](repeating: Size(), count: Self.sizeCount)
   private static let sizeCount = size(ofPages: 1 << 19) + 1
 
-  /// `limit`: bytes of memory, for each of its sizes of which there are addresses, and for some more if it is raised.
-  init(limit: Int) {
-    sizes = Array(repeating: Size(), count: Self.sizeCount)
-    var bytes = max(limit * 2 * Self.sizeCount, 1 << 30)
-    var mapped = MAP_FAILED
-    while mapped == MAP_FAILED && bytes > limit {
-      mapped = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-      if mapped == MAP_FAILED { bytes /= 2 }
-    }
-    base = mapped == MAP_FAILED ? nil : mapped
-    reservedBytes = bytes
+  /// Addresses that the system gave, and where in the last of them no block has been yet.
+  private var regions: [UnsafeMutableRawBufferPointer] = []
+  private var nextByte = 0
+
+  deinit { for region in regions { munmap(region.baseAddress!, region.count) } }
+
+  /// Asks the system for addresses, enough for a block of so many bytes and mostly for many; nil: it has none.
+  static func reserve(for bytes: Int) -> Region? {
+    let wanted = max(pages(ofSize: size(of: bytes)) * page, regionBytes)
+    let mapped = mmap(nil, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    guard let mapped, mapped != MAP_FAILED else { return nil }
     // Huge pages would make more resident than a block has touched.
-    if let base { madvise(base, bytes, MADV_NOHUGEPAGE) }
+    madvise(mapped, wanted, MADV_NOHUGEPAGE)
+    return Region(bytes: UnsafeMutableRawBufferPointer(start: mapped, count: wanted))
   }
 
-  deinit { if let base { munmap(base, reservedBytes) } }
+  private static let regionBytes = 256 << 20
+
+  /// Belongs to whoever holds it.
+  struct Region: @unchecked Sendable { let bytes: UnsafeMutableRawBufferPointer }
+
+  mutating func add(_ region: Region) {
+    regions.append(region.bytes)
+    nextByte = 0
+  }
 
   /// The number of the size of a block of so many pages.
   static func size(ofPages pages: Int) -> Int {
@@ -63,7 +69,7 @@ struct BlockSpace: ~Copyable {
 
   private static func size(of bytes: Int) -> Int { size(ofPages: (bytes + page - 1) / page) }
 
-  /// Addresses for a block of so many bytes, and how many of them are resident; nil: there are none.
+  /// Addresses for a block of so many bytes, and how many of them are resident; nil: `reserve` has to give some first.
   mutating func take(_ bytes: Int) -> Spare? {
     let size = Self.size(of: bytes)
     if let spare = sizes[size].resident.popLast() {
@@ -72,9 +78,9 @@ struct BlockSpace: ~Copyable {
     }
     if let address = sizes[size].emptied.popLast() { return Spare(address: address, residentBytes: 0) }
     let wanted = Self.pages(ofSize: size) * Self.page
-    guard let base, nextByte + wanted <= reservedBytes else { return nil }
+    guard let region = regions.last, nextByte + wanted <= region.count else { return nil }
     nextByte += wanted
-    return Spare(address: base + (nextByte - wanted), residentBytes: 0)
+    return Spare(address: region.baseAddress! + (nextByte - wanted), residentBytes: 0)
   }
 
   /// Takes back the addresses of a block of so many bytes, for others of its size.

@@ -11,10 +11,7 @@ final class IdleMemory: Sendable {
   private let detached = Atomic<Int>(0)
   private let resident = Atomic<Int>(0)
   /// Of large blocks that are free.
-  private let blocks: Lock<BlockSpace>
-
-  /// `limit`: bytes of memory that large blocks may take at first.
-  init(limit: Int) { blocks = Lock(BlockSpace(limit: limit)) }
+  private let blocks = Lock(BlockSpace())
 
   var detachedBytes: Int { detached.load(ordering: .relaxed) }
   var residentBytes: Int { resident.load(ordering: .relaxed) }
@@ -22,11 +19,17 @@ final class IdleMemory: Sendable {
   func countDetached(_ bytes: Int) { detached.add(bytes, ordering: .relaxed) }
   func count(_ bytes: Int) { resident.add(bytes, ordering: .relaxed) }
 
-  /// Memory for a block of so many bytes, of which some may be resident.
+  /// Memory for a block of so many bytes, of which some may be resident; nil: the system has no addresses.
   func takeBlock(_ bytes: Int) -> BlockSpace.Spare? {
-    let spare = blocks.withLock { $0.take(bytes) }
-    if let spare { count(-spare.residentBytes) }
-    return spare
+    while true {
+      if let spare = blocks.withLock({ $0.take(bytes) }) {
+        count(-spare.residentBytes)
+        return spare
+      }
+      // No system call under the lock. Should two come here at once, one region is used less.
+      guard let region = BlockSpace.reserve(for: bytes) else { return nil }
+      blocks.withLock { $0.add(region) }
+    }
   }
 
   /// Keeps the memory of a block, of which so many bytes are resident.

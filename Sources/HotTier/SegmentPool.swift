@@ -19,7 +19,7 @@ package final class SegmentPool: Sendable {
   private let used = Atomic<Int>(0)
   private let limit: Atomic<Int>
   /// What is resident and belongs to nobody.
-  let idle: IdleMemory
+  let idle = IdleMemory()
   private struct Free: ~Copyable {
     /// With their memory, and without.
     var list: [Int32] = []
@@ -41,7 +41,6 @@ package final class SegmentPool: Sendable {
     segmentShift = segmentBytes.trailingZeroBitCount
     maximumInlineRecord = Self.maximumInlineRecord(segmentBytes: segmentBytes)
     self.limit = Atomic(limit)
-    idle = IdleMemory(limit: limit)
     // Address space costs nothing: room to raise the limit while serving.
     reservedBytes = min(max(limit * 17, 1 << 32), Self.maximumBytes)
     let mapped = mmap(
