@@ -96,7 +96,7 @@ soak: build test-packages $(VENV)/installed ## the long form of the tests: more 
 
 clients: build test-packages client-packages $(VENV)/installed ## run every client library and example, also those of PHP, Ruby, Perl and Go; prints a table
 	CLIENTS=all $(VENV)/bin/pytest $(addprefix Tests/Integration/test_, clients.py pymemcache.py django_cache.py django.py \
-	  libmemcached_tools.py programs.py examples.py many_machines.py)
+	  libmemcached_tools.py programs.py own_suites.py examples.py many_machines.py)
 
 bench: build test-packages ## compare with memcached side by side: rates and processor time, items that fit, misses, memory, expiry, large values (MEMCACHED=)
 	.build/release/Benchmarks compare --memcached $(MEMCACHED)

@@ -154,7 +154,9 @@ struct Arena {
     var load = Load(operation: .set, order: .sequential, count: workload.items)
     load.inFlight = max(1, min(20, 200_000 / workload.lengths.upperBound))
     // extstore evicts what comes faster than it writes.
-    if workload.rival == .disk { load.rate = min(100_000, 50e6 / Double(workload.lengths.upperBound)) }
+    if workload.rival == .disk && workload.first == 0 {
+      load.rate = min(40_000, 25e6 / Double(workload.lengths.upperBound))
+    }
     let result = try LoadClients(port: peer.port, load: load, items: items).run()
     // extstore refuses a few when they come faster than it writes.
     guard result.failed <= workload.items / 100 else {

@@ -161,7 +161,7 @@ struct LoadEngine: ~Copyable {
       next += 1
       return UInt32(next - 1)
     }
-    return UInt32(truncatingIfNeeded: (random.next() >> 32) &* UInt64(load.count) >> 32)
+    return UInt32(truncatingIfNeeded: ((random.next() >> 32) &* UInt64(load.count)) >> 32)
   }
 
   private mutating func request(_ connection: UnsafeMutablePointer<Connection>, _ now: UInt64) {

@@ -43,7 +43,8 @@ extension TieredCache {
       let number = reclaimVictim(wanting, except: tried)
       if number < 0 {
         if !live.evictionsDisabled.load(ordering: .relaxed) {
-          var unsaved = false
+          // What the writer holds comes back as well, also if the item is gone or is written by now.
+          var unsaved = writeBehind?.batch.hasPins ?? false
           for i in 0..<shardCount where !unsaved { unsaved = (shards + i).withLock { $0.unsavedBytes > 0 } }
           if store != nil && unsaved && coldWritable.load(ordering: .relaxed) {
             writeBehind!.urge()

@@ -1,6 +1,7 @@
 import CacheCore
 import ColdTier
 import HotTier
+import Synchronization
 
 /// Rows on their way to the file: copies of what was taken from the shards, in raw memory that is used
 /// again for each batch.
@@ -21,6 +22,7 @@ final class WriteBatch: @unchecked Sendable {
   private var capacity: Int
   private var used = 0
   private(set) var byteCount = 0
+  private let pins = Atomic<Int>(0)
 
   static let maximumRows = 1000
   /// Fewer in tests, so that a cycle has many batches.
@@ -65,6 +67,7 @@ final class WriteBatch: @unchecked Sendable {
     if item.isLarge {
       block = item.block
       block!.retain()
+      pins.add(1, ordering: .relaxed)
     } else {
       value = copy(item.value, item.valueLength)
     }
@@ -107,9 +110,13 @@ final class WriteBatch: @unchecked Sendable {
     return try records.withUnsafeBufferPointer { (records) throws(E) -> R in try body(records) }
   }
 
+  /// Whether it holds memory of large values that no item may need any more; it comes back with the end of the batch.
+  var hasPins: Bool { pins.load(ordering: .relaxed) > 0 }
+
   /// Empties it; gives up the pins.
   func clear() {
     for row in rows { row.block?.release() }
+    pins.store(0, ordering: .relaxed)
     rows.removeAll(keepingCapacity: true)
     used = 0
     byteCount = 0

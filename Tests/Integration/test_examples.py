@@ -246,7 +246,8 @@ def test_prometheus_accepts_config_and_rules_and_raises_each_alert():
         assert done.returncode == 0, done.stdout + done.stderr
     alerts = re.findall(r"alert: (\w+)", (PROMETHEUS / "thermocline.rules.yml").read_text())
     readme = (PROMETHEUS / "README.md").read_text()
-    assert len(alerts) > 5 and all(f"| {alert} |" in readme for alert in alerts)
+    tested = (PROMETHEUS / "rules.test.yml").read_text()
+    assert len(alerts) > 5 and all(f"| {alert} |" in readme and f"alertname: {alert}\n" in tested for alert in alerts)
 
 
 def admin_address(server) -> str:

@@ -31,21 +31,21 @@ OPERATIONS = {
     "set over a value of the same size": (2400, [b"set %s 0 0 100\r\n%s\r\n" % (key, VALUE) for key in KEYS], 1, PIPELINE),
     "set over a value of another size": (3120, [b"set %s 0 0 108\r\n%s\r\n" % (key, VALUE + b"12345678") for key in KEYS], 1,
                                          PIPELINE),
-    "get": (1160, [b"get %s\r\n" % key for key in KEYS], 3, PIPELINE),
-    "get, one in flight": (1470, [b"get %s\r\n" % key for key in KEYS], 3, 1),
-    "get of an absent key": (1020, [b"get %s\r\n" % key.upper() for key in KEYS], 1, PIPELINE),
-    "key of a get of 50": (860, KEYS, 0, PIPELINE),
-    "gets": (1305, [b"gets %s\r\n" % key for key in KEYS], 3, PIPELINE),
-    "touch": (1075, [b"touch %s 0\r\n" % key for key in KEYS], 1, PIPELINE),
-    "mg with v": (1390, [b"mg %s v\r\n" % key for key in KEYS], 2, PIPELINE),
-    "mg with k f t c s v": (2190, [b"mg %s k f t c s v\r\n" % key for key in KEYS], 2, PIPELINE),
-    "mg of an absent key": (1540, [b"mg %s v\r\n" % key.upper() for key in KEYS], 1, PIPELINE),
+    "get": (790, [b"get %s\r\n" % key for key in KEYS], 3, PIPELINE),
+    "get, one in flight": (1140, [b"get %s\r\n" % key for key in KEYS], 3, 1),
+    "get of an absent key": (1130, [b"get %s\r\n" % key.upper() for key in KEYS], 1, PIPELINE),
+    "key of a get of 50": (760, KEYS, 0, PIPELINE),
+    "gets": (960, [b"gets %s\r\n" % key for key in KEYS], 3, PIPELINE),
+    "touch": (900, [b"touch %s 0\r\n" % key for key in KEYS], 1, PIPELINE),
+    "mg with v": (820, [b"mg %s v\r\n" % key for key in KEYS], 2, PIPELINE),
+    "mg with k f t c s v": (2280, [b"mg %s k f t c s v\r\n" % key for key in KEYS], 2, PIPELINE),
+    "mg of an absent key": (1760, [b"mg %s v\r\n" % key.upper() for key in KEYS], 1, PIPELINE),
     "ms": (2570, [b"ms %s 108\r\n%s\r\n" % (key, VALUE + b"12345678") for key in KEYS], 1, PIPELINE),
-    "delete": (1330, [b"delete %s\r\n" % key for key in KEYS], 1, PIPELINE),
-    "incr": (1930, [b"incr number 3\r\n" for _ in KEYS], 1, PIPELINE),
+    "delete": (1140, [b"delete %s\r\n" % key for key in KEYS], 1, PIPELINE),
+    "incr": (1740, [b"incr number 3\r\n" for _ in KEYS], 1, PIPELINE),
 }
 #: The same with a cold tier; what its own threads spend is not counted.
-WITH_FILE = {"set of a new key": 2985, "set over a value of the same size": 2510, "get": 1205}
+WITH_FILE = {"set of a new key": 2985, "set over a value of the same size": 2510, "get": 820}
 
 
 class CountedServer(Server):

@@ -57,4 +57,41 @@ import Testing
       bench.stop()
     }
   }
+
+  @Test func whatTheWriterHoldsIsWaitedFor() throws {
+    try withFile { path in
+      let bench = try Bench(path: path, memory: 2 << 20)
+      let large = [UInt8](repeating: 120, count: 900_000)
+      #expect(bench.store(.set, "large", large).name == "done")
+      let wanted = 1_300_000
+      func ask() -> String {
+        var claimed = 0
+        defer { bench.cache.giveUp(&claimed) }
+        return Array("other".utf8).withUnsafeBytes { name in
+          let key = bench.cache.key(name.baseAddress!, name.count)
+          while true {
+            switch bench.cache.allocateBlock(for: key, valueLength: wanted, now: bench.now, claimed: &claimed) {
+            case .block(let block):
+              block.release()
+              return "room"
+            case .notYet: continue
+            case .full: return "full"
+            case .outOfMemory: return "out of memory"
+            }
+          }
+        }
+      }
+      var meanwhile = ""
+      bench.cache.writeBehind!.onFullBatch = {
+        // Nothing is unsaved any more, and yet the memory is not free: the writer is about to write the value.
+        #expect(bench.delete("large").name == "done")
+        meanwhile = ask()
+      }
+      bench.cache.writeCycle()
+      bench.cache.writeBehind!.onFullBatch = nil
+      #expect(meanwhile == "full")
+      #expect(ask() == "room")
+      bench.stop()
+    }
+  }
 }
