@@ -51,7 +51,7 @@ import Testing
   func noOrderOfEventsLosesOrRevivesAValue(regime: Regime, seed: UInt64) throws {
     try withFile { path in
       let run = try EventRun(regime, seed: seed, path: path)
-      try run.go(steps: 4000)
+      try run.go(steps: regime.changesPolicies ? 2000 : 4000)
     }
   }
   /// `LONG_TESTS=1` in the environment: 200 cuts under each durability.

@@ -12,6 +12,8 @@ final class EventRun {
   struct State: Equatable {
     var value: [UInt8]?
     var expiresAt: UnixSeconds = 0
+    /// By a policy since it was stored, it may be in RAM alone, without a row of an older one.
+    var mayBeAlone = false
 
     func visible(at now: UnixSeconds) -> [UInt8]? { expiresAt != 0 && expiresAt <= now ? nil : value }
   }
@@ -22,8 +24,8 @@ final class EventRun {
     var isLost = false
     /// Durability shutdown: it is surely in the file.
     var isInFile = false
-    /// By a policy since it was stored, a crash may cost it.
-    var mayBeAlone = false
+    /// Whether a crash may cost all of them.
+    var mayBeAlone: Bool { states.contains(where: \.mayBeAlone) }
     var newest: State { states[states.count - 1] }
   }
 
@@ -277,10 +279,11 @@ final class EventRun {
 
   func append(_ key: String, _ state: State, _ what: String) {
     unresolved.remove(key)
+    var state = state
+    state.mayBeAlone = !Self.persists(policy(of: key))
     histories[key]!.states.append(state)
     histories[key]!.isLost = false
     histories[key]!.isInFile = false
-    histories[key]!.mayBeAlone = !Self.persists(policy(of: key))
     note("\(what) \(key) = \(Self.name(state.value)), expires \(state.expiresAt)")
   }
 
@@ -463,7 +466,7 @@ final class EventRun {
     if succeeded { settle(begun) }
     // Policies that want it in the file were in force from the sweeper's turn before the cycle to its end.
     if succeeded && changes == policyChanges {
-      for key in alone where Self.persists(policy(of: key)) { histories[key]!.mayBeAlone = false }
+      for key in alone where Self.persists(policy(of: key)) { histories[key]!.states[0].mayBeAlone = false }
     }
   }
 
@@ -516,7 +519,7 @@ final class EventRun {
     for key in keys {
       let history = histories[key]!
       histories[key]!.states = [history.newest]
-      histories[key]!.mayBeAlone = history.isLost || !Self.isSavedByStop(policy(of: key))
+      histories[key]!.states[0].mayBeAlone = history.isLost || !Self.isSavedByStop(policy(of: key))
     }
     stoppedWithFlush = pendingFlush
   }
@@ -577,8 +580,6 @@ final class EventRun {
       fail(key, "has \(Self.name(found)) after a start; allowed: \(allowed)")
     }
     note("found \(key) = \(Self.name(found))")
-    // What there is comes from the file.
-    histories[key]!.mayBeAlone = false
     histories[key]!.states = found == nil ? [State(value: nil)] : same.isEmpty ? [State(value: found)] : same
     if found != nil {
       // Which of several expiries it has can't be seen: it is stored anew.
@@ -588,6 +589,8 @@ final class EventRun {
         histories[key]!.states = [same.last ?? State(value: found)]
       }
     }
+    // What there is comes from the file.
+    histories[key]!.states[0].mayBeAlone = false
     return true
   }
 

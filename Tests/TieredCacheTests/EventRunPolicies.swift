@@ -28,7 +28,9 @@ extension EventRun {
     let prefixes = ["key-1", "key-12", "key-2", "key-", "key-3"].shuffled(using: &random)
     rules = prefixes.prefix(roll(4)).map { PrefixRule(prefix: Array($0.utf8), policy: drawPolicy()) }
     policyChanges += 1
-    for key in keys where !Self.persists(policy(of: key)) { histories[key]!.mayBeAlone = true }
+    for key in keys where !Self.persists(policy(of: key)) {
+      histories[key]!.states[histories[key]!.states.count - 1].mayBeAlone = true
+    }
     let placements = rules.map { "\(String(decoding: $0.prefix, as: UTF8.self)) \($0.policy)" }
     note("policies \(standard), \(placements) * ")
   }
