@@ -3,10 +3,9 @@ import CacheCore
 
 /// Operations on sampled keys, on their way from a shard to the estimates. Under the shard's lock; of fixed size: what
 /// does not fit is dropped and counted.
-@usableFromInline
 struct OperationBuffer: ~Copyable {
   /// Keys whose draw is below it are sampled.
-  @usableFromInline var threshold: UInt32
+  var threshold: UInt32
   private var count = 0
   private var dropped = 0
   let capacity: Int
@@ -34,7 +33,7 @@ struct OperationBuffer: ~Copyable {
 
   static func byteCount(capacity: Int) -> Int { capacity * MemoryLayout<SampledOperation>.stride + recentSlots * 8 }
 
-  @inlinable @inline(__always)
+  @inline(__always)
   func samples(_ hash: UInt64) -> Bool { SampledOperation.draw(hash) < threshold }
 
   @inline(never)

@@ -185,7 +185,7 @@ extension TieredCache {
         let threshold = sampling.threshold
         let scratch = sampling.scratch
         let (taken, epoch) = (shards + i).withLock { state in
-          state.sampling.threshold = threshold
+          state.setSampleThreshold(threshold)
           return (state.sampling.take(scratch), state.epoch)
         }
         if epoch > sampling.epoch {

@@ -1,3 +1,4 @@
+import Advice
 import CacheCore
 import ColdTier
 import HotTier
@@ -48,13 +49,25 @@ public struct ShardState: ~Copyable {
   var sweep = SweepCursor()
   var coldSweep = 0
   package var counters = TierCounters()
-  @usableFromInline var sampling: OperationBuffer
+  var sampling: OperationBuffer
+  /// The threshold of `sampling`, where the inlined path of a hit sees it. (Swift 6.3.1 crashes if that path is shown the
+  /// buffer, which has a deinit.)
+  @usableFromInline private(set) var sampleThreshold: UInt32
+
+  @inlinable @inline(__always)
+  func samples(_ hash: UInt64) -> Bool { SampledOperation.draw(hash) < sampleThreshold }
+
+  mutating func setSampleThreshold(_ threshold: UInt32) {
+    sampling.threshold = threshold
+    sampleThreshold = threshold
+  }
 
   init(
     hot: consuming HotShard, cold: consuming ColdIndex, firstCAS: UInt64, casStep: UInt64,
     hasher: KeyHasher, policies: PolicyTable, sampling: consuming OperationBuffer
   ) {
     self.policies = policies
+    sampleThreshold = sampling.threshold
     self.sampling = sampling
     self.hot = hot
     self.cold = cold

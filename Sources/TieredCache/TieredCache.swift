@@ -320,7 +320,7 @@ public final class TieredCache: Sendable {
         if watched.load(ordering: .relaxed) != 0 { tellOfHit(key, now: now, &state) }
         noteUse(item, key.hash, now, &state)
         if let touchTo { setExpiry(item, touchTo, key.hash, now: now, &state) }
-        if state.sampling.samples(key.hash) { sampleHotHit(item, key.hash, &state) }
+        if state.samples(key.hash) { sampleHotHit(item, key.hash, &state) }
         body(item)
         return .done
       }
@@ -344,7 +344,7 @@ public final class TieredCache: Sendable {
       else { return false }
       state.hot.countHit(item, touching: false)
       noteUse(item, key.hash, now, &state)
-      if state.sampling.samples(key.hash) { sampleHotHit(item, key.hash, &state) }
+      if state.samples(key.hash) { sampleHotHit(item, key.hash, &state) }
       body(item)
       return true
     }

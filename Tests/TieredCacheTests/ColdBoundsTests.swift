@@ -138,7 +138,10 @@ import Testing
       }
       cache.setColdLimit(limit)
       let raised = written
-      while written < raised + total / 4 { store(length()) }
+      // The writer comes behind on a busy machine, and an item that is replaced before its turn makes no row.
+      while written < raised + total / 4 || watch.state.with({ $0.most }) <= limit / 2 && written < raised + total * 2 {
+        store(length())
+      }
       #expect(watch.state.with { $0.most } > limit / 2)
       let excess = watch.state.with { $0.excess }
       #expect(excess.isEmpty, "\(excess.count) times, first \(excess.first ?? "")")
