@@ -1,3 +1,4 @@
+import CSystem
 import CacheCore
 import Glibc
 import Logging

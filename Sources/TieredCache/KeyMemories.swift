@@ -1,11 +1,17 @@
 import CacheCore
 
-/// What a shard remembers of keys that it has no item or row to say of; only as far as its policies ask.
+/// What a shard remembers of keys that it has no item or row to say of; only as far as its policies ask. Its owner
+/// deallocates it: with a deinit in here Swift 6.3.1 crashes on the shard's inlined paths.
 struct KeyMemories: ~Copyable {
   var seen = SeenKeys(count: 0)
   var reads = RecentReads(count: 0)
 
   init() {}
+
+  func deallocate() {
+    seen.deallocate()
+    reads.deallocate()
+  }
 
   func suit(_ table: PolicyTable) -> Bool {
     seen.isEmpty != table.wantsSeenBefore && reads.isEmpty != table.countsWithinWindow
@@ -31,7 +37,7 @@ struct SeenKeys: ~Copyable {
     buckets?.initialize(repeating: 0, count: count)
   }
 
-  deinit { buckets?.deallocate() }
+  func deallocate() { buckets?.deallocate() }
 
   var isEmpty: Bool { count == 0 }
 
@@ -67,7 +73,7 @@ struct RecentReads: ~Copyable {
     slots?.initialize(repeating: 0, count: buckets * 2)
   }
 
-  deinit { slots?.deallocate() }
+  func deallocate() { slots?.deallocate() }
 
   var isEmpty: Bool { buckets == 0 }
 

@@ -26,7 +26,7 @@ struct OperationBuffer: ~Copyable {
     recent.initialize(repeating: 0, count: Self.recentSlots)
   }
 
-  deinit {
+  func deallocate() {
     operations.deallocate()
     recent.deallocate()
   }

@@ -17,6 +17,7 @@ extension TieredCache {
           if !state.memories.suit(fresh) { swap(&state.memories, &memories) }
           state.policies = fresh
         }
+        memories.deallocate()
       }
       committing.store(store == nil ? 0 : fresh.committing.rawValue, ordering: .relaxed)
       // No shard has the old table any more, and it is used under a shard's lock alone.

@@ -258,6 +258,10 @@ public final class TieredCache: Sendable {
   }
 
   deinit {
+    for i in 0..<shardCount {
+      shards[i].state.memories.deallocate()
+      shards[i].state.sampling.deallocate()
+    }
     (shards).deinitialize(count: shardCount)
     shards.deallocate()
     policies.withLock { $0.deallocate() }
