@@ -37,7 +37,12 @@ extension ServerShared {
   private var liveMemory: LiveSetting {
     LiveSetting(keys: ["hot.memory"]) { [self] _, next in
       guard cache.canSetMemoryLimit(next.hotMemory) else { return .needsRestart }
-      return .ready { _ = self.cache.setMemoryLimit(next.hotMemory) }
+      return .ready {
+        // Evictions that are allowed again are so before there is less memory; `liveTiers`, which comes later, forbids
+        // them after there is more. Else stores would fail in between.
+        if !next.evictionsDisabled { self.cache.live.evictionsDisabled.store(false, ordering: .relaxed) }
+        _ = self.cache.setMemoryLimit(next.hotMemory)
+      }
     }
   }
 
