@@ -353,7 +353,12 @@ package final class ColdWriter: @unchecked Sendable {
 
   /// Bytes by which a file comes nearer to its limit in a step.
   private var descent: Int64 { bounds.transactionBytes * 4 }
-  private var maximumPages: Int64 { max(fileLimit / SQL.pageSize, 16) }
+  /// On its way down the file is as full as it may be, and rows that are kept are appended before the old ones go: that
+  /// room is beyond the limit of the moment, and below the one it comes from.
+  private var maximumPages: Int64 {
+    let room = fileLimit > bounds.fileLimit ? bounds.transactionBytes * 2 : 0
+    return max((fileLimit + room) / SQL.pageSize, 16)
+  }
 
   /// The limit may be another one than at the last call. To a lower one it goes in steps, since all at once would
   /// keep the rows of a call waiting.

@@ -119,7 +119,7 @@ def test_metrics_say_what_the_commands_did(served):
         connection.call(b"incr none 1\r\n")
         connection.call(b"delete k0\r\n")
         connection.call(b"touch k1 100\r\n")
-        connection.call(b"cas k2 0 0 1 1\r\nx\r\n")
+        connection.call(b"cas k2 0 0 1 18446744073709551615\r\nx\r\n")
         found = metrics(served)
         statistics = connection.statistics()
     assert figure(found, "memcached_commands_total", command="get", status="hit") == 30

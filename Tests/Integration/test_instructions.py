@@ -40,7 +40,7 @@ OPERATIONS = {
     "mg with v": (820, [b"mg %s v\r\n" % key for key in KEYS], 2, PIPELINE),
     "mg with k f t c s v": (2280, [b"mg %s k f t c s v\r\n" % key for key in KEYS], 2, PIPELINE),
     "mg of an absent key": (1760, [b"mg %s v\r\n" % key.upper() for key in KEYS], 1, PIPELINE),
-    "ms": (2570, [b"ms %s 108\r\n%s\r\n" % (key, VALUE + b"12345678") for key in KEYS], 1, PIPELINE),
+    "ms": (2600, [b"ms %s 108\r\n%s\r\n" % (key, VALUE + b"12345678") for key in KEYS], 1, PIPELINE),
     "delete": (1140, [b"delete %s\r\n" % key for key in KEYS], 1, PIPELINE),
     "incr": (1740, [b"incr number 3\r\n" for _ in KEYS], 1, PIPELINE),
 }
