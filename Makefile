@@ -14,6 +14,9 @@ COLD_PATH ?= var/thermocline.db
 COLD_LIMIT ?= 1G
 MEMORY ?= 64
 OPTIONS ?=
+# A part of the tests: SWIFT_TEST_OPTIONS="--filter HotTierTests", PYTEST_FILES=Tests/Integration/test_restart.py.
+SWIFT_TEST_OPTIONS ?=
+PYTEST_FILES ?= Tests/Integration
 
 SERVER := .build/release/thermocline
 # What `make bench` compares with.
@@ -61,8 +64,13 @@ CLIENT_PACKAGES := php-cli php-memcached ruby ruby-dalli ruby-sinatra ruby-webri
 
 # What `make deb` needs besides.
 DEB_PACKAGES := dpkg-dev binutils gzip
+# What makes empty systems for `make fresh`, and what its program is written in.
+FRESH_PACKAGES := debootstrap python3
+# What of the tests is run there: none, short, all, clients (all, and those of `make clients`).
+FRESH_TESTS ?= all
+FRESH_OPTIONS ?=
 
-.PHONY: help run build deb deb-packages test unit integration fuzz sanitize sanitize-address sanitize-thread lint format soak bench \
+.PHONY: help run build deb deb-packages fresh test unit integration fuzz sanitize sanitize-address sanitize-thread lint format soak bench \
         clients clean swift-present build-packages test-packages client-packages
 
 help: ## list what make can do
@@ -85,10 +93,10 @@ build: build-packages swift-present ## build the server in release mode: .build/
 test: lint build unit integration ## run every test, in their quick form
 
 unit: build-packages swift-present ## run the Swift tests
-	$(SWIFT) test $(IMPORT_CHECK)
+	$(SWIFT) test $(IMPORT_CHECK) $(SWIFT_TEST_OPTIONS)
 
 integration: build test-packages $(VENV)/installed ## run the tests that talk to a running server
-	$(VENV)/bin/pytest Tests/Integration
+	$(VENV)/bin/pytest $(PYTEST_FILES)
 
 soak: build test-packages $(VENV)/installed ## the long form of the tests: more crashes, power cuts and damage, and times are checked
 	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests|ColdBoundsTests'
@@ -117,6 +125,12 @@ deb-packages:
 ifneq ($(APT),no)
 	@scripts/install-packages "build a Debian package" $(DEB_PACKAGES)
 endif
+
+fresh: swift-present ## the README's commands, the package and the Dockerfile's steps on empty Debian systems; root, an hour (FRESH_TESTS=short)
+ifneq ($(APT),no)
+	@scripts/install-packages "make empty systems" $(FRESH_PACKAGES)
+endif
+	/usr/bin/python3 Tests/Fresh/fresh.py --tests $(FRESH_TESTS) $(FRESH_OPTIONS)
 
 fuzz: build-packages swift-present ## try a million inputs on the parsers, and thousands on a whole server (FUZZ_RUNS=, FUZZ_SERVER_RUNS=, FUZZ_SEED=)
 	THERMOCLINE_FUZZ=1 $(SWIFT) build -c release --scratch-path $(FUZZ_BUILD) --product ProtocolFuzz
