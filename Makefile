@@ -160,10 +160,10 @@ sanitize-thread: build-packages test-packages swift-present $(VENV)/installed
 	$(TSAN) THERMOCLINE=$(TSAN_BUILD)/debug/thermocline $(VENV)/bin/pytest $(addprefix Tests/Integration/test_, \
 	  concurrency.py load.py clients.py administration.py)
 
-lint: swift-present ## check the format of the Swift sources
+lint: build-packages swift-present ## check the format of the Swift sources
 	$(SWIFT) format lint --strict --recursive $(SWIFT_SOURCES)
 
-format: swift-present ## format the Swift sources
+format: build-packages swift-present ## format the Swift sources
 	$(SWIFT) format --in-place --recursive $(SWIFT_SOURCES)
 
 clean: ## remove what was built; var/ with the items stays
