@@ -87,16 +87,12 @@ run: build ## build and serve on 127.0.0.1:11211 with the cold tier in var/ (POR
 	@echo
 	@exec $(SERVER) -l $(HOST) -p $(PORT) -m $(MEMORY) --cold-path "$(COLD_PATH)" --cold-limit $(COLD_LIMIT) $(OPTIONS)
 
-build: build-packages swift-present .build/checkouts ## build the server in release mode: .build/release/thermocline
+build: build-packages swift-present ## build the server in release mode: .build/release/thermocline
 	$(SWIFT) build $(RELEASE)
-
-# Fetching into a cache that is not there yet, SwiftPM may trip over its own feet ("cannot change to ..."): once more, then.
-.build/checkouts: | build-packages swift-present
-	$(SWIFT) package resolve || $(SWIFT) package resolve
 
 test: lint build unit integration ## run every test, in their quick form
 
-unit: build-packages swift-present .build/checkouts ## run the Swift tests
+unit: build-packages swift-present ## run the Swift tests
 	$(SWIFT) test $(IMPORT_CHECK) $(SWIFT_TEST_OPTIONS)
 
 integration: build test-packages $(VENV)/installed ## run the tests that talk to a running server

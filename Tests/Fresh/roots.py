@@ -28,9 +28,9 @@ class Failed(Exception):
 
 
 def said_by(*words: str) -> str:
-    """What a program of this machine writes; nothing if it is not here or fails."""
+    """What a program of this machine writes; nothing if it is not here or fails. Not told by the folder it is called from."""
     try:
-        return subprocess.run(words, capture_output=True, text=True).stdout
+        return subprocess.run(words, capture_output=True, text=True, cwd="/").stdout
     except FileNotFoundError:
         return ""
 
