@@ -56,7 +56,7 @@ BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev
   libcurl4-openssl-dev libxml2-dev libncurses-dev zlib1g-dev
 # What the integration tests compare with, what they run in, what counts instructions, what looks at the page for
 # administrators and (promtool, of prometheus) at its metrics.
-TEST_PACKAGES := memcached libmemcached-tools libcache-memcached-fast-perl openssl python3 python3-venv valgrind \
+TEST_PACKAGES := sqlite3 zstd curl memcached libmemcached-tools libcache-memcached-fast-perl openssl python3 python3-venv valgrind \
   chromium prometheus
 # The clients of other languages, what the examples need, and what stands before many servers.
 CLIENT_PACKAGES := php-cli php-memcached ruby ruby-dalli ruby-sinatra ruby-webrick golang-go golang-github-bradfitz-gomemcache-dev \
@@ -101,6 +101,7 @@ integration: build test-packages $(VENV)/installed ## run the tests that talk to
 soak: build test-packages $(VENV)/installed ## the long form of the tests: more crashes, power cuts and damage, and times are checked
 	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests|ColdBoundsTests'
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
+	@if [[ $$EUID == 0 ]]; then $(MAKE) fresh FRESH_TESTS=none; else echo "make fresh is left out: it needs root"; fi
 
 clients: build test-packages client-packages $(VENV)/installed ## run every client library and example, also those of PHP, Ruby, Perl and Go; prints a table
 	CLIENTS=all $(VENV)/bin/pytest $(addprefix Tests/Integration/test_, clients.py pymemcache.py django_cache.py django.py \

@@ -44,12 +44,20 @@ class Steps:
     def __init__(self, log: Path):
         self.log = log
         self.begin = time.monotonic()
+        self.failures: list[str] = []
 
     @contextmanager
-    def __call__(self, what: str):
+    def __call__(self, what: str, goes_on: bool = False):
         begin = time.monotonic()
         print(f"{what} ...", end="", flush=True)
-        yield
+        try:
+            yield
+        except Failed:
+            if not goes_on:
+                raise
+            self.failures.append(what)
+            lines = self.log.read_text(errors="replace").splitlines()
+            print(" FAILED:", *[line for line in lines if line.startswith(("FAILED ", "ERROR "))], lines[-1], sep="\n  ", flush=True)
         print(f" {time.monotonic() - begin:.0f} s", flush=True)
 
 
@@ -90,7 +98,7 @@ def readme(base: Path, work: Path, source: Path, tests: str, steps: Steps) -> Pa
     package.expect(commands == ["make run", "make test"], f"the README's two commands are {commands}")
     machine = Root.copy_of(base, work / "machine", steps.log, has_toolchain=True)
     with steps("A clean clone, and `make` from Debian"):
-        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", source, machine.inside(PLACE)], check=True)
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", source, machine.inside(PLACE)], check=True, cwd="/")
         machine.run("apt-get update -q && apt-get install -y -q --no-install-recommends make")
 
     def store(service: Service) -> None:
@@ -104,7 +112,8 @@ def readme(base: Path, work: Path, source: Path, tests: str, steps: Steps) -> Pa
     serve(machine, commands[0], "`make run` on nothing but a toolchain, a set and a get, Ctrl-C", steps, store)
     serve(machine, commands[0], "`make run` again: the item is still there", steps, find)
     for command in COMMANDS[tests]:
-        with steps(f"`{command}`"):
+        # Tests that fail are told at the end, with what else there is.
+        with steps(f"`{command.partition(' SWIFT')[0]}`", goes_on=True):
             machine.run(command, folder=PLACE, timeout=3 * 3600)
     with steps("`make deb`"):
         machine.run("make deb", folder=PLACE)
@@ -118,7 +127,7 @@ def container(base: Path, work: Path, source: Path, steps: Steps) -> None:
     """The steps of the Dockerfile, and what the image does."""
     context = work / "context"
     # What .dockerignore leaves: a clone without git's own folder.
-    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", source, context], check=True)
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", source, context], check=True, cwd="/")
     shutil.rmtree(context / ".git")
     images: dict[str, containerfile.Image] = {}
     for number, stage in enumerate(containerfile.stages((context / "packaging/Dockerfile").read_text())):
@@ -168,6 +177,8 @@ def inside(arguments, work: Path) -> None:
             package.upgrade_and_remove(root)
     if "container" in chosen:
         container(base, work, arguments.source, steps)
+    if steps.failures:
+        raise Failed(", ".join(steps.failures))
     print(f"All of it in {(time.monotonic() - steps.begin) / 60:.0f} minutes", flush=True)
 
 

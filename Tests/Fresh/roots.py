@@ -96,7 +96,7 @@ class Root:
             "".join(f"{line}\n" for line in said_by("apt-config", "dump").splitlines() if re.match(r"Acquire::(Check-|https?::Proxy|Retries)", line)))
         (etc / "gitconfig").touch()
         for name, value in git_configuration():
-            subprocess.run(["git", "config", "--file", etc / "gitconfig", "--add", name, value], check=True)
+            subprocess.run(["git", "config", "--file", etc / "gitconfig", "--add", name, value], check=True, cwd="/")
         shutil.copy("/etc/resolv.conf", etc / "resolv.conf")
         (etc / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
         added = folder / "usr/local/share/ca-certificates"
