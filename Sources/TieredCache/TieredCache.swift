@@ -338,19 +338,30 @@ public final class TieredCache: Sendable {
     return outcome
   }
 
-  /// The short way for an item that is in RAM, was never marked stale, and of whose reading nobody wants to be told.
-  /// False: it is another case, and nothing was done.
+  /// What `readPlain` found.
+  public enum PlainRead {
+    case hit
+    /// The key is in neither tier.
+    case absent
+    /// It is another case: nothing was done, and `read` or `visit` has to look.
+    case unclear
+  }
+
+  /// The short way for an item that is in RAM and was never marked stale, or is nowhere, while nobody wants to be told
+  /// of reads.
   @inlinable @inline(__always)
-  public func readPlain(_ key: CacheKey, now: UnixSeconds, _ body: (Item) -> Void) -> Bool {
+  public func readPlain(_ key: CacheKey, now: UnixSeconds, _ body: (Item) -> Void) -> PlainRead {
     shard(key.hash).withLock { state in
-      guard let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now),
-        item.state.isDisjoint(with: .staleOrWon), watched.load(ordering: .relaxed) == 0
-      else { return false }
+      if watched.load(ordering: .relaxed) != 0 { return .unclear }
+      guard let item = state.hot.find(key.hash, key.start, key.count) else {
+        return hasStore && state.mayHaveRow(key.hash) ? .unclear : .absent
+      }
+      guard state.hot.isLive(item, at: now), item.state.isDisjoint(with: .staleOrWon) else { return .unclear }
       state.hot.countHit(item, touching: false)
       noteUse(item, key.hash, now, &state)
       if state.samples(key.hash) { sampleHotHit(item, key.hash, &state) }
       body(item)
-      return true
+      return .hit
     }
   }
 
