@@ -87,10 +87,6 @@ public struct ShardState: ~Copyable {
   @usableFromInline
   mutating func noteFetched(_ hash: UInt64) { cold.noteFetched(hash) }
 
-  /// Whether the file may have a row of a key that is not in RAM.
-  @usableFromInline
-  func mayHaveRow(_ hash: UInt64) -> Bool { isScanning || cold.find(hash) != nil }
-
   var isScanning: Bool { shadow != nil }
   /// Whether a key that neither tier knows, and whose item does not say so, may have a row in the file.
   var mayHaveUnknownRows: Bool { isScanning || hasUnknownRows || hasGivenUpRows }

@@ -354,7 +354,7 @@ public final class TieredCache: Sendable {
     shard(key.hash).withLock { state in
       if watched.load(ordering: .relaxed) != 0 { return .unclear }
       guard let item = state.hot.find(key.hash, key.start, key.count) else {
-        return hasStore && state.mayHaveRow(key.hash) ? .unclear : .absent
+        return isMiss(key.hash, &state) ? .absent : .unclear
       }
       guard state.hot.isLive(item, at: now), item.state.isDisjoint(with: .staleOrWon) else { return .unclear }
       state.hot.countHit(item, touching: false)
@@ -363,6 +363,14 @@ public final class TieredCache: Sendable {
       body(item)
       return .hit
     }
+  }
+
+  /// Whether a key that is not in RAM has no row either. If so it is counted as a read that found nothing.
+  @usableFromInline
+  func isMiss(_ hash: UInt64, _ state: inout ShardState) -> Bool {
+    if hasStore && (state.isScanning || state.cold.find(hash) != nil) { return false }
+    sampleMiss(hash, &state)
+    return true
   }
 
   @usableFromInline
