@@ -83,7 +83,8 @@ struct AnyConfiguration {
     let names =
       [file, "the environment variable ", "SASL", "UDP", "port 0", "the largest item"]
       + SettingsTable.entries.map(\.key)
-    return message.hasPrefix("-") || names.contains { message.contains($0) } ? nil : "a message names no place: \(message.debugDescription)"
+    return message.hasPrefix("-") || names.contains { message.contains($0) }
+      ? nil : "a message names no place: \(message.debugDescription)"
   }
 
   private func differenceOfThePrinted(_ first: Configuration) -> String? {
