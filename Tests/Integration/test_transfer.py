@@ -358,6 +358,14 @@ def test_passwords_and_certificates_of_both_ends(tmp_path, make_server):
         assert "this is not TLS" in transfer("import", file, "--from", f"tls:127.0.0.1:{secured.port}", "--tls-ca", authority.roots, status=1)
         said = transfer("import", "--from", f"bob@{address(peer)}", "--to", secure, "--auth-file", passwords, "--tls-ca", authority.roots)
         assert said == "1 items taken, 1 stored\n"
+        # As docs/from-memcached.md writes it.
+        page = (harness.ROOT / "docs" / "from-memcached.md").read_text()
+        command = next(line for line in page.splitlines() if line.startswith("thermocline import --from reader@"))
+        for name, path in (("reader@", "bob@"), ("127.0.0.1:11212", address(peer)), ("127.0.0.1:11211", f"127.0.0.1:{secured.secure_port}"),
+                           ("authority.pem", authority.roots), ("--auth-file passwords", f"--auth-file {passwords}")):
+            assert name in command
+            command = command.replace(name, path)
+        assert transfer(*command.split()[1:]) == "1 items taken, 0 stored, 1 already there and kept\n"
         large = {b"large:%d" % i: (os.urandom(100) * 5000, i, 0) for i in range(40)}
         fill(secured, large)
         back = make_server(name="back").start()
