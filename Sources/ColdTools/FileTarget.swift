@@ -102,6 +102,8 @@ package final class FileTarget: ItemTarget {
 
   package func drain() throws { if bytes.count > 1 << 20 || waiting.count >= 4096 { try flush() } }
 
+  package func keep() throws { try flush() }
+
   package func end(items: Int, deletions: Int) throws { try flush() }
 
   func flush() throws {

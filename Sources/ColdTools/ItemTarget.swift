@@ -11,6 +11,8 @@ package protocol ItemTarget: AnyObject {
   func delete(key: UnsafeRawBufferPointer)
   /// Passes on what has gathered, if that is worth it.
   func drain() throws
+  /// Passes on all that has gathered: something went wrong, and no more will come.
+  func keep() throws
   /// Returns when all of it is where it shall be.
   func end(items: Int, deletions: Int) throws
   /// Bytes that were passed on.
@@ -31,6 +33,7 @@ package final class StreamTarget: ItemTarget {
   }
   package func delete(key: UnsafeRawBufferPointer) { StreamFormat.writeDeletion(key: key, to: sink) }
   package func drain() throws { try sink.drain() }
+  package func keep() throws { try sink.flush() }
   package func end(items: Int, deletions: Int) throws {
     StreamFormat.writeEnd(items: items, deletions: deletions, to: sink)
     try sink.flush()

@@ -9,7 +9,9 @@ import MemcachedProtocol
 struct DumpedKey: Equatable {
   /// As clients know it; in the line it is encoded as in a URL.
   var key: [UInt8]
-  /// Unix seconds by the clock of the server; 0: not said.
+  /// Unix seconds by the clock of the server; nil: it does not expire.
+  var expiresAt: Int? = nil
+  /// The same; 0: not said.
   var lastAccess: UnixSeconds = 0
   var isFetched = false
   /// Bytes with all that belongs to the item; what it is by now may be larger.
@@ -23,6 +25,7 @@ struct DumpedKey: Equatable {
     self.key = key
     for word in words.dropFirst() {
       let text = String(decoding: word, as: UTF8.self)
+      if text.hasPrefix("exp=") { expiresAt = Int(text.dropFirst(4)).flatMap { $0 > 0 ? $0 : nil } }
       if text.hasPrefix("la=") { lastAccess = UInt32(text.dropFirst(3)) ?? 0 }
       if text == "fetch=yes" { isFetched = true }
       if text.hasPrefix("size=") { size = Int(text.dropFirst(5)) ?? 0 }

@@ -12,7 +12,7 @@ package struct TakeoverSummary: Sendable, Equatable {
   package var vanished = 0
   /// Items that were marked as stale, and places that were kept for one who computes a value: they are misses.
   package var stale = 0
-  /// Items whose keys the text protocol can't name: they have blanks or control characters and more than 187 bytes.
+  /// Items whose keys the text protocol can't name: they have blanks or control characters and more than 186 bytes.
   package var unnameable = 0
 
   package init() {}
@@ -85,17 +85,31 @@ package final class ServerSource {
     try target.begin(casReserved: 0, items: spool.count)
     var isEnd = false
     while !isEnd {
-      let (batch, ends) = try nextBatch(of: spool, &summary)
-      isEnd = ends
-      try read(batch, into: target, &summary, now)
+      try keeping(target) {
+        let (batch, ends) = try nextBatch(of: spool, &summary)
+        isEnd = ends
+        try read(batch, into: target, &summary, now)
+      }
       try target.drain()
       let done = summary.taken + summary.vanished + summary.stale + summary.unnameable
-      try progress.show(
-        UInt64(done), of: UInt64(spool.count),
-        "\(Text.count(summary.taken)) items, \(Text.bytes(target.bytesMoved))")
+      try keeping(target) {
+        try progress.show(
+          UInt64(done), of: UInt64(spool.count),
+          "\(Text.count(summary.taken)) items, \(Text.bytes(target.bytesMoved))")
+      }
     }
     try target.end(items: summary.taken, deletions: 0)
     progress.end()
+  }
+
+  /// What came before an error is with the target, which is not to blame for it.
+  private func keeping(_ target: some ItemTarget, _ body: () throws -> Void) throws {
+    do {
+      try body()
+    } catch {
+      try? target.keep()
+      throw error
+    }
   }
 
   private func listedKeys(_ progress: Progress) throws -> KeySpool {
@@ -163,8 +177,7 @@ package final class ServerSource {
           (one.dumped.isFetched ? ItemAttributes.fetched : 0) | (one.word.isBase64 ? ItemAttributes.binaryKey : 0)
         let attributes = ItemAttributes(
           flags: reply.flags,
-          // By this machine's clock, since those of two machines may differ.
-          expiresAt: reply.secondsLeft.map { UnixSeconds(clamping: Int(moment) + $0) } ?? 0,
+          expiresAt: Self.expiry(reply, one.dumped, moment),
           state: ItemAttributes.state(marks: marks, epoch: 0, lastAccess: min(one.dumped.lastAccess, moment)))
         one.dumped.key.withUnsafeBytes { key in
           value.withUnsafeBytes {
@@ -173,6 +186,18 @@ package final class ServerSource {
         }
       }
     }
+  }
+}
+
+extension ServerSource {
+  /// The moment by this machine's clock, since those of two machines may differ: so many seconds from now. A server says
+  /// by its ticks how many, so that this is up to a second too late; where it says the moment as well, and that is the
+  /// same but for a second, its moment counts.
+  static func expiry(_ found: FoundItem, _ dumped: DumpedKey, _ now: UnixSeconds) -> UnixSeconds {
+    guard let left = found.secondsLeft else { return 0 }
+    let moment = Int(now) + left
+    if let said = dumped.expiresAt, abs(said - moment) <= 1 { return UnixSeconds(clamping: said) }
+    return UnixSeconds(clamping: moment)
   }
 }
 

@@ -87,6 +87,8 @@ package final class ServerTarget: ItemTarget {
     if awaited.count >= Self.mostAwaited || requests.count >= Self.mostBytes { try flush() }
   }
 
+  package func keep() throws { try flush() }
+
   package func end(items: Int, deletions: Int) throws { try flush() }
 
   private func flush() throws(ClientError) {

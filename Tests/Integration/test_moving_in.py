@@ -41,7 +41,7 @@ def test_its_commands_move_the_items(tmp_path):
     """One after the other, with a memcached at one address of the page and a server of ours at the other."""
     page = Page(tmp_path / "page")
     page.begin()
-    peer = Server(tmp_path / "memcached", binary=harness.PEER, port=int(page.ports["11212"])).start()
+    peer = Server(tmp_path / "memcached", "-o", "lru_crawler", binary=harness.PEER, port=int(page.ports["11212"])).start()
     try:
         with peer.connect() as connection:
             for i in range(500):

@@ -25,8 +25,8 @@ class Terminal:
     def __init__(self, directory: Path, command: str):
         self.socket = directory / "tmux"
         self.before, self.after = directory / "before", directory / "after"
-        script = f"stty -a >{self.before}; echo a line from before; {command}; echo status $?; stty -a >{self.after}.new; mv {self.after}.new {self.after}; sleep 60"
-        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "sh", "-c", script)
+        script = f"trap : INT; stty -g >{self.before}; echo a line from before; {command}; echo status $?; stty -g >{self.after}.new; mv {self.after}.new {self.after}; sleep 60"
+        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "bash", "-c", script)
 
     def tmux(self, *words: str) -> str:
         done = subprocess.run(["tmux", "-u", "-S", self.socket, *map(str, words)], capture_output=True, text=True, timeout=20,

@@ -58,7 +58,7 @@ ITEMS: dict[bytes, tuple[bytes, int, int]] = {
     "schlüssel%20/+=".encode(): (b"utf-8", 6, 100),
     b"with blanks\r\n\x00\x7f": (b"binary key", 8, 200),
     bytes(range(128, 256)): (b"high bytes", 9, 0),
-    b"\x01" * 187: (b"longest in base64", 10, 0),
+    b"\x01" * 186: (b"longest in base64", 10, 0),
 } | {b"small:%d" % i: (b"value of %d " % i * (i % 9 + 1), i, 1000 + i if i % 2 else 0) for i in range(SMALL)}
 
 
@@ -66,8 +66,8 @@ def fill(server: Server, items=None) -> None:
     with server.connect() as connection:
         for key, (value, flags, lifetime) in (items or ITEMS).items():
             moment = int(time.time()) + lifetime if lifetime > 30 * DAY else lifetime
-            name, _, base = named(key).partition(b" ")
-            connection.send(b"ms %s %d %s F%d T%d q\r\n%s\r\n" % (name, len(value), base, flags, moment, value))
+            name, *base = named(key).split()
+            connection.send(b" ".join([b"ms", name, b"%d" % len(value), *base, b"F%d T%d q\r\n" % (flags, moment)]) + value + b"\r\n")
         assert connection.call(b"mn\r\n") == b"MN"
 
 
@@ -83,17 +83,22 @@ def look(connection: Connection, key: bytes) -> tuple[bytes, int, int] | None:
 def assert_same(source: Server, target: Server, items=None) -> None:
     with source.connect() as theirs, target.connect() as ours:
         for key in items or ITEMS:
-            expected, found = look(theirs, key), look(ours, key)
-            assert expected and found, (key, expected and expected[1:], found and found[1:])
-            assert found[:2] == expected[:2], key
-            assert (found[2] == -1) == (expected[2] == -1) and abs(found[2] - expected[2]) <= 1, (key, expected[2], found[2])
+            for attempt in range(4):
+                expected, found = look(theirs, key), look(ours, key)
+                assert expected and found, (key, expected and expected[1:], found and found[1:])
+                assert found[:2] == expected[:2] and (found[2] == -1) == (expected[2] == -1), (key, expected[1:], found[1:])
+                if abs(found[2] - expected[2]) <= 1:
+                    break
+                # Each of the two clocks ticks at its own time within a second.
+                assert attempt < 3, (key, expected[2], found[2])
+                time.sleep(0.3)
 
 
 @pytest.fixture(params=sorted(MEMCACHEDS), ids=lambda path: "memcached" if path.startswith("/usr") else "given")
 def memcached(request, tmp_path):
     if not Path(request.param).exists():
         pytest.skip("there is no such memcached")
-    server = Server(tmp_path / "memcached", binary=Path(request.param)).start()
+    server = Server(tmp_path / "memcached", "-o", "lru_crawler", binary=Path(request.param)).start()
     yield server
     server.kill()
 
@@ -138,14 +143,16 @@ def test_a_memcached_is_taken_over_into_a_running_server(memcached, make_server)
 @pytest.mark.bounded(120)
 def test_a_server_is_taken_over_by_a_memcached_from_both_tiers(memcached, make_server):
     server = make_server(*COLD, memory=2).start()
-    fill(server)
+    # That one alone is half of the memory.
+    some = {key: item for key, item in ITEMS.items() if key != b"large"}
+    fill(server, some)
     more = {b"much:%d" % i: (b"%d" % i * 300, i, 0) for i in range(3000)}
     fill(server, more)
     with server.connect() as connection:
         wait_for(lambda: int(connection.statistics("tiers")["cold_items"]) > int(connection.statistics("tiers")["hot_items"]))
     said = transfer("export", "--from", address(server), "--to", address(memcached))
-    assert said.strip() == f"{len(ITEMS) + len(more):,} items taken, {len(ITEMS) + len(more):,} stored"
-    assert_same(server, memcached, ITEMS | more)
+    assert said.strip() == f"{len(some) + len(more):,} items taken, {len(some) + len(more):,} stored"
+    assert_same(server, memcached, some | more)
 
 
 def test_the_file_of_a_stopped_server_goes_into_a_memcached(memcached, make_server):
@@ -241,6 +248,10 @@ def acting(answer):
                 for line in lines:
                     said = answer(line)
                     if said is None:
+                        # What was sent before is received: with unread input a close would be a reset.
+                        connection.shutdown(socket.SHUT_WR)
+                        for _ in lines:
+                            pass
                         return
                     try:
                         connection.sendall(said)
@@ -285,22 +296,22 @@ def dying(items: int, after: int):
     return answer
 
 
-def test_a_source_that_dies_leaves_what_came_before_and_a_failure(make_server):
+def test_a_source_that_dies_leaves_what_came_before_and_a_failure(make_server, tmp_path):
     server = make_server().start()
     with acting(dying(2000, 700)) as source:
         said = transfer("import", "--from", source, "--to", address(server), status=1)
     assert said.splitlines()[0].startswith("Not all was taken over: ") and said.splitlines()[0].endswith("it may be run again")
     assert said.splitlines()[1] == f"thermocline: {source}: the server hung up"
     with server.connect() as connection:
-        # Two batches of 256 were whole.
-        assert 512 <= int(connection.statistics()["curr_items"]) <= 700
-    server.terminate()
+        assert connection.statistics()["curr_items"] == "700"
     with acting(dying(2000, 700)) as source:
-        transfer("import", server.cold_path, "--from", source, status=1)
-    transfer("verify", server.cold_path)
+        assert "700 items taken" in transfer("import", tmp_path / "part.db", "--from", source, status=1)
+    transfer("verify", tmp_path / "part.db")
+    exported = subprocess.run([BINARY, "export", tmp_path / "part.db"], capture_output=True, env=harness.ENVIRONMENT).stdout
+    assert exported.count(b"\r\nms k") == 700
     # And again, whole.
     with acting(dying(2000, 2000)) as source:
-        assert transfer("import", server.cold_path, "--from", source) == "2,000 items taken\n"
+        assert transfer("import", tmp_path / "part.db", "--from", source) == "2,000 items taken\n"
 
 
 def test_a_target_that_dies_is_a_failure_that_names_it(memcached):
@@ -341,7 +352,7 @@ def test_passwords_and_certificates_of_both_ends(tmp_path, make_server):
     authority = Authority(tmp_path, "authority")
     passwords = tmp_path / "passwords"
     passwords.write_text("ann:secret\nbob:p:w d\n")
-    peer = Server(tmp_path / "peer", "-Y", str(passwords), binary=Path("/usr/bin/memcached")).start()
+    peer = Server(tmp_path / "peer", "-o", "lru_crawler", "-Y", str(passwords), binary=Path("/usr/bin/memcached")).start()
     secured = SecuredServer(tmp_path / "secured", authority.sign("server")).start()
     try:
         with peer.connect() as connection:
@@ -355,7 +366,6 @@ def test_passwords_and_certificates_of_both_ends(tmp_path, make_server):
         assert "there is no password for 'eve'" in transfer("import", file, "--from", f"eve@{address(peer)}", "--auth-file", wrong, status=1)
         secure = f"tls:127.0.0.1:{secured.secure_port}"
         assert "its certificate: " in transfer("import", "--from", f"bob@{address(peer)}", "--to", secure, "--auth-file", passwords, status=1)
-        assert "this is not TLS" in transfer("import", file, "--from", f"tls:127.0.0.1:{secured.port}", "--tls-ca", authority.roots, status=1)
         said = transfer("import", "--from", f"bob@{address(peer)}", "--to", secure, "--auth-file", passwords, "--tls-ca", authority.roots)
         assert said == "1 items taken, 1 stored\n"
         # As docs/from-memcached.md writes it.

@@ -5,7 +5,7 @@ import Testing
 /// What a server of ours said, made up; `second` a second later, after 100 gets of which 70 came from RAM, 20 from the file.
 private func sample(_ second: UInt64, _ changes: [String: String] = [:]) -> Sample {
   let count = second * 100
-  var values = [
+  var values: [String: String] = [
     "pid": "7", "uptime": "\(100 + second)", "version": "1.6.45", "thermocline_version": "0.1.0",
     "curr_connections": "12", "max_connections": "1024", "cmd_get": "\(count)", "get_hits": "\(second * 90)",
     "get_misses": "\(second * 10)", "cmd_set": "\(second * 5)", "cmd_touch": "0", "delete_hits": "\(second)",
