@@ -45,7 +45,7 @@ def test_its_commands_move_the_items(tmp_path):
     try:
         with peer.connect() as connection:
             for i in range(500):
-                connection.set(f"old:{i}", b"value of %d" % i, flags=i, expiry=i * 10)
+                connection.set(f"old:{i}", b"value of %d" % i, flags=i, expiry=1000 + i)
             connection.set("user:1", b"what the new server has already")
         moving = [block for block in blocks(PAGE) if block.reason == ("run by", "Tests/Integration/test_moving_in.py") and block.language == "console"]
         taken, filled, back = moving
@@ -54,15 +54,19 @@ def test_its_commands_move_the_items(tmp_path):
             assert connection.get_all(["old:7", "user:1"], "get") == {"old:7": (b"value of 7", 7, None), "user:1": (b"hello", 0, None)}
             # What is in the file by now, for the export of a stopped server's.
             wait_for(lambda: connection.statistics("tiers")["unsaved_bytes"] == "0")
+        with peer.connect() as connection:
+            assert connection.call(b"flush_all\r\n") == b"OK"
         page.run(Block(back.document, back.line, back.language, back.text[:back.text.index("$ thermocline export items.db")], None))
         with peer.connect() as connection:
-            assert connection.get("session:7") == b"s" * 565
+            assert connection.get("session:7") == b"s" * 565 and connection.get("old:499") == b"value of 499"
         page.bash("systemctl stop thermocline")
         page.run(Block(back.document, back.line, back.language, back.text[back.text.index("$ thermocline export items.db"):], None))
+        with peer.connect() as connection:
+            connection.set("user:1", b"newer")
         page.run(filled)
         page.bash("systemctl start thermocline")
         with harness.Connection(int(page.ports["11211"])) as connection:
-            assert connection.get("user:1") == b"what the new server has already" and connection.get("old:499") == b"value of 499"
+            assert connection.get("user:1") == b"newer" and connection.get("old:499") == b"value of 499"
     finally:
         page.end()
         peer.kill()
