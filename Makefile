@@ -66,7 +66,7 @@ BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev
   libcurl4-openssl-dev libxml2-dev libncurses-dev zlib1g-dev
 # What the integration tests compare with, what they run in, what counts instructions, what looks at the page for
 # administrators and (promtool, of prometheus) at its metrics.
-TEST_PACKAGES := sqlite3 zstd curl memcached libmemcached-tools libcache-memcached-fast-perl openssl python3 python3-venv valgrind \
+TEST_PACKAGES := sqlite3 zstd curl tmux memcached libmemcached-tools libcache-memcached-fast-perl openssl python3 python3-venv valgrind \
   chromium prometheus
 # The clients of other languages, what the examples need, and what stands before many servers.
 CLIENT_PACKAGES := php-cli php-memcached ruby ruby-dalli ruby-sinatra ruby-webrick golang-go golang-github-bradfitz-gomemcache-dev \
