@@ -141,6 +141,7 @@ let package = Package(
 if fuzzes {
   // A source file may have one target only: ServerFuzz and FileFuzz share some with the tests, ConfigFuzz with the
   // program, since the command line is read there.
+  let program = package.targets.first { $0.name == "thermocline" }!
   package.targets.removeAll { $0.type == .test || $0.name == "thermocline" }
   package.products = []
   // gold, the default, cannot link the sanitizers here.
@@ -164,12 +165,8 @@ if fuzzes {
         + ["Harness", "SmallFile", "FileDamage"].map { "TieredCacheTests/\($0).swift" },
       swiftSettings: common, linkerSettings: linking),
     .executableTarget(
-      name: "ConfigFuzz",
-      dependencies: [
-        "Admin", "Server", "Settings", "ColdTools", "ColdTier",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
-        .product(name: "Logging", package: "swift-log"),
-      ], path: ".", exclude: ["Sources/thermocline/Thermocline.swift"],
+      name: "ConfigFuzz", dependencies: program.dependencies, path: ".",
+      exclude: ["Sources/thermocline/Thermocline.swift"],
       sources: ["Sources/thermocline", "Tests/Fuzz/ConfigFuzz", "Tests/ThermoclineTests/AnyConfiguration.swift"],
       swiftSettings: common, linkerSettings: linking),
   ]
