@@ -86,6 +86,7 @@ extension TieredCache {
       if !options.leavesNoTrace {
         noteUse(item, key.hash, now, &state)
         state.hot.countHit(item, touching: false)
+        if state.samples(key.hash) { sampleHotHit(item, key.hash, &state) }
       }
       return true
     }

@@ -193,6 +193,7 @@ extension TieredCache {
         shards[i].state.hot.index.finishShrinking(freed)
       }
     }
+    fitGhosts()
     pool.trim(atMost: .max)
     keepBelowWatermark(now: now)
     // A limit that was lowered while serving.
@@ -200,6 +201,16 @@ extension TieredCache {
     while pool.isOverLimit && !live.evictionsDisabled.load(ordering: .relaxed) && rounds < 10_000 {
       if makeRoom(shards + rounds % shardCount, bytes: 0, now: now) != nil { break }
       rounds += 1
+    }
+  }
+
+  /// What each shard remembers of evicted keys grows and shrinks with its items. Memory is asked for, cleared and freed
+  /// outside of its lock.
+  func fitGhosts() {
+    for i in 0..<shardCount {
+      guard let buckets = (shards + i).withLock({ $0.hot.wantedGhostBuckets }) else { continue }
+      var table = GhostTable(buckets: buckets)
+      (shards + i).withLock { $0.hot.exchangeGhosts(&table) }
     }
   }
 
