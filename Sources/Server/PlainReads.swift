@@ -3,8 +3,8 @@ import Glibc
 import MemcachedProtocol
 import TieredCache
 
-/// The two lines that come most, `get KEY` and `mg KEY v`, for an item that is in RAM and as every item is: without what
-/// the parsers and the general commands have to be ready for. All else goes the long way.
+/// The two lines that come most, `get KEY` and `mg KEY v`, for an item that is in RAM or nowhere: without what the parsers
+/// and the general commands have to be ready for. All else goes the long way.
 extension WorkerState {
   /// True: the command is carried out, and its reply stands in the output. False: nothing was done.
   /// `line`..<`lineEnd`: a line without its end.
@@ -26,17 +26,21 @@ extension WorkerState {
       return false
     }
     if count <= 0 || count > TextLimits.keyLength || hasSpace(start, count) { return false }
-    return isMeta ? serveMetaValue(start, count) : serveValue(start, count)
+    if isMeta { return serveMetaValue(start, count) }
+    if !servesPlainValue(start, count) { return false }
+    out.append(Reply.end)
+    return true
   }
 
+  /// One key of a `get`: its VALUE block if it is there. False: nothing was done.
   @inline(__always)
-  private mutating func serveValue(_ start: UnsafeRawPointer, _ count: Int) -> Bool {
+  mutating func servesPlainValue(_ start: UnsafeRawPointer, _ count: Int) -> Bool {
     let target = out.end
     var written = 0
     var pinned: PinnedValue? = nil
     var pinnedBytes = 0
     let now = now
-    let isHit = unretainedCache._withUnsafeGuaranteedRef { cache in
+    let found = unretainedCache._withUnsafeGuaranteedRef { cache in
       cache.readPlain(cache.key(start, count), now: now) { item in
         // "VALUE ", then key, suffix and (if inline) the value as they lie in the item.
         target.storeBytes(of: 0x2045_554c_4156, as: UInt64.self)
@@ -51,13 +55,12 @@ extension WorkerState {
         }
       }
     }
-    if !isHit { return false }
-    out.advance(written)
-    if let pinned { out.append(pinned, byteCount: pinnedBytes) }
-    out.append(Reply.end)
-    counters.getHits &+= 1
-    counters.getCommands &+= 1
-    notePrefix(.get(hit: true), start, count)
+    if case .unclear = found { return false }
+    if case .hit = found {
+      out.advance(written)
+      if let pinned { out.append(pinned, byteCount: pinnedBytes) }
+    }
+    notePlainRead(found, start, count)
     return true
   }
 
@@ -68,7 +71,7 @@ extension WorkerState {
     var pinned: PinnedValue? = nil
     var pinnedBytes = 0
     let now = now
-    let isHit = unretainedCache._withUnsafeGuaranteedRef { cache in
+    let found = unretainedCache._withUnsafeGuaranteedRef { cache in
       cache.readPlain(cache.key(start, count), now: now) { item in
         // "VA", then from the item: of the suffix " length\r\n", and (if inline) the value.
         target.storeBytes(of: 0x4156, as: UInt16.self)
@@ -83,13 +86,23 @@ extension WorkerState {
         }
       }
     }
-    if !isHit { return false }
-    out.advance(written)
-    if let pinned { out.append(pinned, byteCount: pinnedBytes) }
-    counters.getHits &+= 1
-    counters.getCommands &+= 1
-    notePrefix(.get(hit: true), start, count)
+    if case .unclear = found { return false }
+    if case .hit = found {
+      out.advance(written)
+      if let pinned { out.append(pinned, byteCount: pinnedBytes) }
+    } else {
+      out.append("EN\r\n")
+    }
+    notePlainRead(found, start, count)
     return true
+  }
+
+  @inline(__always)
+  private mutating func notePlainRead(_ found: TieredCache.PlainRead, _ start: UnsafeRawPointer, _ count: Int) {
+    let isHit = if case .hit = found { true } else { false }
+    counters.getCommands &+= 1
+    if isHit { counters.getHits &+= 1 } else { counters.getMisses &+= 1 }
+    notePrefix(.get(hit: isHit), start, count)
   }
 
   /// Whether a space is among `count` bytes. Nothing outside of them is read.

@@ -29,6 +29,7 @@ extension WorkerState {
           return suspend(connection, verb, expiry, before)
         }
       }
+      if verb == .get && servesPlainValue(token.start, token.length) { continue }
       let key = cache.key(token.start, token.length)
       let outcome = emit(connection, verb, key, expiry: expiry)
       switch outcome {

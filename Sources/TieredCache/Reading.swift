@@ -34,20 +34,39 @@ extension TieredCache {
     return outcome
   }
 
-  /// The short way for an item that is in RAM, was never marked stale, and of whose reading nobody wants to be told.
-  /// False: it is another case, and nothing was done.
+  /// What `readPlain` found.
+  public enum PlainRead {
+    case hit
+    /// The key is in neither tier.
+    case absent
+    /// It is another case: nothing was done, and `read` or `visit` has to look.
+    case unclear
+  }
+
+  /// The short way for an item that is in RAM and was never marked stale, or is nowhere, while nobody wants to be told
+  /// of reads.
   @inlinable @inline(__always)
-  public func readPlain(_ key: CacheKey, now: UnixSeconds, _ body: (Item) -> Void) -> Bool {
+  public func readPlain(_ key: CacheKey, now: UnixSeconds, _ body: (Item) -> Void) -> PlainRead {
     shard(key.hash).withLock { state in
-      guard let item = state.hot.find(key.hash, key.start, key.count), state.hot.isLive(item, at: now),
-        item.state.isDisjoint(with: .staleOrWon), watched.load(ordering: .relaxed) == 0
-      else { return false }
+      if watched.load(ordering: .relaxed) != 0 { return .unclear }
+      guard let item = state.hot.find(key.hash, key.start, key.count) else {
+        return isMiss(key.hash, &state) ? .absent : .unclear
+      }
+      guard state.hot.isLive(item, at: now), item.state.isDisjoint(with: .staleOrWon) else { return .unclear }
       state.hot.countHit(item, touching: false)
       noteUse(item, key.hash, now, &state)
       if state.samples(key.hash) { sampleHotHit(item, key.hash, &state) }
       body(item)
-      return true
+      return .hit
     }
+  }
+
+  /// Whether a key that is not in RAM has no row either. If so it is counted as a read that found nothing.
+  @usableFromInline
+  func isMiss(_ hash: UInt64, _ state: inout ShardState) -> Bool {
+    if hasStore && (state.isScanning || state.cold.find(hash) != nil) { return false }
+    sampleMiss(hash, &state)
+    return true
   }
 
   @usableFromInline
