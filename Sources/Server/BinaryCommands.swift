@@ -273,9 +273,9 @@ extension WorkerState {
         mode = request.verb == .set ? .set : request.verb == .add ? .add : .replace
       }
     }
-    return cache.store(
-      mode, key, flags: binaryFlags(request), expiresAt: expiry, value, now: now,
-      answer: connection.pointee.answer(for: key.hash), options: options, changed: &changed)
+    return store(
+      connection, mode, key, flags: binaryFlags(request), expiresAt: expiry, value, options: options,
+      changed: &changed)
   }
 
   private mutating func replyStored(

@@ -1,3 +1,4 @@
+import CacheCore
 import Glibc
 import TieredCache
 
@@ -29,12 +30,37 @@ extension WorkerState {
         park(connection, .room)
         return .later
       case .notYet:
-        // What has no socket of its own has no turn, and no long values.
-        if connection.pointee.isDetached || connection.pointee.datagram != nil { continue }
-        connection.pointee.isYielded = true
-        yielded.append(connection)
+        if !hasTurns(connection) { continue }
+        yieldForRoom(connection)
         return .later
       }
+    }
+  }
+
+  /// What has no socket of its own has no turn, and no long values.
+  private func hasTurns(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    !connection.pointee.isDetached && connection.pointee.datagram == nil
+  }
+
+  /// Room is made by and by: others have their turn before the command begins anew.
+  mutating func yieldForRoom(_ connection: UnsafeMutablePointer<Connection>) {
+    connection.pointee.isYielded = true
+    yielded.append(connection)
+  }
+
+  /// Stores a value, in turns if it is added to a large one.
+  @inline(__always)
+  func store(
+    _ connection: UnsafeMutablePointer<Connection>, _ mode: StoreMode, _ key: CacheKey, flags: UInt32,
+    expiresAt: UnixSeconds, _ value: NewValue, options: ChangeOptions = ChangeOptions(), changed: inout ChangedItem
+  ) -> Outcome {
+    while true {
+      let outcome = cache.store(
+        mode, key, flags: flags, expiresAt: expiresAt, value, now: now,
+        answer: connection.pointee.answer(for: key.hash), options: options, changed: &changed,
+        claimed: &connection.pointee.claimedRoom)
+      if case .notYet = outcome, !hasTurns(connection) { continue }
+      return outcome
     }
   }
 

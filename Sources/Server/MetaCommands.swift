@@ -227,9 +227,9 @@ extension WorkerState {
       default: break
       }
     }
-    return cache.store(
-      mode, key, flags: request.clientFlags, expiresAt: expiryMoment(expiry, now: now), value, now: now,
-      answer: connection.pointee.answer(for: key.hash), options: options, changed: &changed)
+    return store(
+      connection, mode, key, flags: request.clientFlags, expiresAt: expiryMoment(expiry, now: now), value,
+      options: options, changed: &changed)
   }
 
   mutating func replyMetaSet(

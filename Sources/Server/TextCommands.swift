@@ -214,10 +214,9 @@ extension WorkerState {
     }
     let next = tail + 2
     var changed = ChangedItem()
-    let outcome = cache.store(
-      storeMode(request.verb, request.number), key, flags: request.flags,
-      expiresAt: expiryMoment(request.expiry, now: now), NewValue(value), now: now,
-      answer: connection.pointee.answer(for: key.hash), changed: &changed)
+    let outcome = store(
+      connection, storeMode(request.verb, request.number), key, flags: request.flags,
+      expiresAt: expiryMoment(request.expiry, now: now), NewValue(value), changed: &changed)
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, next, end) }
     replyStored(connection, request.verb, outcome, key, noreply: request.noreply)
     return .at(next)
@@ -276,7 +275,7 @@ extension WorkerState {
     case .outOfMemory: out.append(Reply.outOfMemoryStoring)
     case .notDurable: out.append(Reply.notDurable)
     case .scanning: out.append(verb == .cas ? Reply.notFound : Reply.notStored)
-    case .notStored, .notANumber, .cold, .full: out.append(Reply.notStored)
+    case .notStored, .notANumber, .cold, .full, .notYet: out.append(Reply.notStored)
     }
   }
 
@@ -334,13 +333,12 @@ extension WorkerState {
     } else if incoming.verb == .metaSet {
       if !storeLargeMeta(connection, &changed) { return false }
     } else {
-      let outcome = cache.store(
-        storeMode(incoming.verb, incoming.number), key, flags: incoming.flags,
+      let outcome = store(
+        connection, storeMode(incoming.verb, incoming.number), key, flags: incoming.flags,
         expiresAt: expiryMoment(incoming.expiry, now: now),
         NewValue(
           UnsafeRawBufferPointer(start: incoming.block.bytes, count: incoming.byteCount),
-          block: incoming.block), now: now, answer: connection.pointee.answer(for: key.hash),
-        changed: &changed)
+          block: incoming.block), changed: &changed)
       if mustWait(connection, outcome) {
         _ = parkFor(connection, outcome, key, input, input)
         return false

@@ -306,7 +306,7 @@ extension WorkerState {
   /// Whether the command has to be repeated when what it waits for has come: nothing is answered yet.
   func mustWait(_ connection: UnsafeMutablePointer<Connection>, _ outcome: Outcome) -> Bool {
     switch outcome {
-    case .cold, .full: true
+    case .cold, .full, .notYet: true
     case .scanning: !connection.pointee.scanGivenUp
     default: false
     }
@@ -317,6 +317,10 @@ extension WorkerState {
     _ connection: UnsafeMutablePointer<Connection>, _ outcome: Outcome, _ key: CacheKey,
     _ after: UnsafeRawPointer, _ end: UnsafeRawPointer
   ) -> Next {
+    if case .notYet = outcome {
+      yieldForRoom(connection)
+      return .parked
+    }
     if currentIsSilent && detach(connection, outcome, key, after) { return .at(after) }
     switch outcome {
     case .cold: askForRows(connection, first: key, outcome, after, after, after, end)

@@ -97,6 +97,8 @@ public enum Outcome {
   case scanning
   /// Unsaved items fill their share of RAM; ask again after the next commit.
   case full
+  /// Some room was made for a large value, and more is needed; ask again when others have had their turn.
+  case notYet
   /// Under durability always: the file can't be written now.
   case notDurable
 }

@@ -18,6 +18,21 @@ struct Seeded: RandomNumberGenerator {
   }
 }
 
+extension TieredCache {
+  /// Memory for a large value, however many turns it takes; nil: there is none.
+  func allocateBlock(for key: CacheKey, valueLength: Int, now: UnixSeconds) -> PinnedValue? {
+    var claimed = 0
+    defer { giveUp(&claimed) }
+    while true {
+      switch allocateBlock(for: key, valueLength: valueLength, now: now, claimed: &claimed) {
+      case .block(let block): return block
+      case .notYet: continue
+      case .full, .outOfMemory: return nil
+      }
+    }
+  }
+}
+
 /// Answers of cold reads, taken on the test's own thread.
 final class Inbox: ColdReadSink, @unchecked Sendable {
   var answers: [ColdAnswer] = []
