@@ -141,6 +141,8 @@ public final class TieredCache: Sendable {
   let sweeps = Atomic<UInt64>(0)
   /// The shard with which the next one begins.
   let sweepStart = Atomic<Int>(0)
+  /// Records that earlier rounds might have looked at and had no need to.
+  let sweepSavings = Atomic<Int>(0)
   /// Whether the file takes writes. While it does not, unsaved items may be dropped.
   let coldWritable = Atomic<Bool>(true)
   let sampling: Sampling

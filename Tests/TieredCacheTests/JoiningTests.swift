@@ -11,9 +11,11 @@ struct JoiningTests {
   /// A cache full of small items, and one of 3 MiB.
   private func filled() throws -> Bench {
     let bench = try Bench(path: nil, memory: 16 << 20)
+    bench.cache.live.maximumItemBytes.store(8 * Self.mebibyte, ordering: .relaxed)
+    let small = String(repeating: "v", count: 100)
     bench.store(.set, "large", [UInt8](repeating: 1, count: 3 * Self.mebibyte))
     for number in 0..<120_000 {
-      bench.set("small\(number)", "value")
+      bench.set("small\(number)", small)
       // As of something that is in use.
       if number % 1000 == 0 { #expect(bench.get("large") != nil) }
     }
@@ -55,7 +57,9 @@ struct JoiningTests {
     #expect(turns > 20)
     #expect(claimed == 0)
     let old = [UInt8](repeating: 1, count: 3 * Self.mebibyte)
-    #expect(bench.get("large")?.value == (isPrepend ? added + old : old + added))
+    // (A failed comparison of the values themselves would print them.)
+    let isRight = bench.get("large")?.value == (isPrepend ? added + old : old + added)
+    #expect(isRight)
     bench.stop()
   }
 
@@ -63,12 +67,10 @@ struct JoiningTests {
   func givenUp() throws {
     let bench = try filled()
     var claimed = 0
-    func claimSome() {
-      while claimed < Self.mebibyte {
-        #expect(attempt(bench, .append, [2], claimed: &claimed).name == "notYet")
-      }
+    while claimed < Self.mebibyte {
+      let outcome = attempt(bench, .append, [2], claimed: &claimed)
+      try #require(outcome.name == "notYet")
     }
-    claimSome()
     let taken = bench.cache.pool.takenBytes
     #expect(bench.delete("large").name == "done")
     #expect(attempt(bench, .append, [2], claimed: &claimed).name == "notStored")
