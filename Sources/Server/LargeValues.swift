@@ -6,7 +6,7 @@ import TieredCache
 extension WorkerState {
   /// Bytes of large values that are received from, or sent to, one connection before others have their turn: about as
   /// long as a turn of small commands takes. More is left to the socket, which reports it again.
-  static let largeTurn = 256 << 10
+  static let largeTurn = 64 << 10
 
   /// What came of asking for the memory of a large value.
   enum Room {

@@ -188,7 +188,11 @@ extension TieredCache {
   package func drainSamples(now: UnixSeconds) {
     let begin = processorNanoseconds(CLOCK_THREAD_CPUTIME_ID)
     sampling.state.withLock { sampling in
-      if sampling.rounds % Sampling.roundsPerSecond == 0 { adapt(&sampling, now: now) }
+      // Once a second: whether the sample still suits.
+      if sampling.rounds % Sampling.roundsPerSecond == 0 {
+        countReads(&sampling)
+        sampling.suit(sampledSettings, now: now)
+      }
       sampling.rounds += 1
       takeSamples(&sampling)
       applySamples(&sampling, now: now)
@@ -252,8 +256,8 @@ extension TieredCache {
     sampling.state.withLock { $0.limitCost(process: process) }
   }
 
-  /// Once a second: how many reads there were, and whether the sample still suits.
-  private func adapt(_ sampling: inout Sampling.State, now: UnixSeconds) {
+  /// How many reads there were by now.
+  private func countReads(_ sampling: inout Sampling.State) {
     var counts = Sampling.ReadCounts()
     for i in 0..<shardCount {
       (shards + i).withLock { state in
@@ -268,7 +272,6 @@ extension TieredCache {
       }
     }
     sampling.take(counts)
-    sampling.suit(sampledSettings, now: now)
   }
 
   /// Bytes that were ever written to the file, and that it holds now.
@@ -284,6 +287,8 @@ extension TieredCache {
     let limit = Int(store?.currentLimit ?? 0)
     let promoteAfter = readsToPromote
     let figures: AdviceFigures? = sampling.state.withLock { sampling in
+      // The misses of the sample are counted up to now, and so must be those of all reads.
+      countReads(&sampling)
       guard let ratios = sampling.hot.hitRatios else { return nil }
       let seconds = Double(max(now - min(now, sampling.beganAt), 1))
       var figures = AdviceFigures(
