@@ -64,10 +64,12 @@ extension WorkerState {
     expiresAt: UnixSeconds, _ value: NewValue, options: ChangeOptions = ChangeOptions(), changed: inout ChangedItem
   ) -> Outcome {
     while true {
+      let claimed = connection.pointee.claimedRoom
       let outcome = cache.store(
         mode, key, flags: flags, expiresAt: expiresAt, value, now: now,
         answer: connection.pointee.answer(for: key.hash), options: options, changed: &changed,
         claimed: &connection.pointee.claimedRoom)
+      if connection.pointee.claimedRoom != claimed { connection.pointee.buffersChanged = true }
       if case .notYet = outcome, !hasTurns(connection) { continue }
       return outcome
     }
