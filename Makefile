@@ -33,7 +33,7 @@ FUZZ_SEED ?= 1
 FUZZ_OPTIONS = -seed=$(FUZZ_SEED) -max_len=1500 -timeout=30 -rss_limit_mb=4096 -artifact_prefix=$(FUZZ_BUILD)/ \
   -verbosity=0 -print_final_stats=1
 # libFuzzer reports a crash itself. Caches live until the end of the process, and the library that reads files keeps buffers.
-FUZZ := SWIFT_BACKTRACE=enable=no ASAN_OPTIONS=detect_leaks=0
+FUZZ := SWIFT_BACKTRACE=enable=no ASAN_OPTIONS=detect_leaks=0:max_malloc_fill_size=0:malloc_context_size=3:quarantine_size_mb=16
 # A plan of the build that was kept from another product is not found again (SwiftPM 6.3).
 FUZZ_BUILD_FLAGS = -c release --scratch-path $(FUZZ_BUILD) --disable-build-manifest-caching
 # How long `make soak` keeps up its load, which plan it follows, how many commands a second (0: as many as go), and where

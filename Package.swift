@@ -52,13 +52,13 @@ let package = Package(
       dependencies: [
         "CacheCore", "ColdTier", "Console", "MemcachedProtocol", .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: hot),
-    .target(name: "MemcachedClient", dependencies: ["CacheCore", "TLS"], swiftSettings: hot),
+    .target(name: "MemcachedClient", dependencies: ["CacheCore", "TLS"], swiftSettings: common),
     .target(
-      name: "LoadGenerator", dependencies: ["CSystem", "CacheCore", "MemcachedClient"], swiftSettings: hot),
+      name: "LoadGenerator", dependencies: ["CSystem", "CacheCore", "MemcachedClient"], swiftSettings: common),
     .target(name: "LiveView", dependencies: ["Console", "MemcachedClient"], swiftSettings: common),
     .target(
       name: "Transfer", dependencies: ["CacheCore", "ColdTools", "Console", "MemcachedClient", "MemcachedProtocol"],
-      swiftSettings: hot),
+      swiftSettings: common),
     .target(name: "Advice", dependencies: ["CacheCore", "HotTier"], swiftSettings: common),
     .target(
       name: "TieredCache",
