@@ -8,12 +8,12 @@ import Testing
 struct JoiningTests {
   private static let mebibyte = 1 << 20
 
-  /// A cache full of small items, and one of 3 MiB.
+  /// A cache full of small items, and one of 1 MiB.
   private func filled() throws -> Bench {
     let bench = try Bench(path: nil, memory: 16 << 20)
     bench.cache.live.maximumItemBytes.store(8 * Self.mebibyte, ordering: .relaxed)
     let small = String(repeating: "v", count: 100)
-    bench.store(.set, "large", [UInt8](repeating: 1, count: 3 * Self.mebibyte))
+    bench.store(.set, "large", [UInt8](repeating: 1, count: Self.mebibyte))
     for number in 0..<120_000 {
       bench.set("small\(number)", small)
       // As of something that is in use.
@@ -56,7 +56,7 @@ struct JoiningTests {
     }
     #expect(turns > 20)
     #expect(claimed == 0)
-    let old = [UInt8](repeating: 1, count: 3 * Self.mebibyte)
+    let old = [UInt8](repeating: 1, count: Self.mebibyte)
     // (A failed comparison of the values themselves would print them.)
     let isRight = bench.get("large")?.value == (isPrepend ? added + old : old + added)
     #expect(isRight)
@@ -67,7 +67,7 @@ struct JoiningTests {
   func givenUp() throws {
     let bench = try filled()
     var claimed = 0
-    while claimed < Self.mebibyte {
+    while claimed < Self.mebibyte / 2 {
       let outcome = attempt(bench, .append, [2], claimed: &claimed)
       try #require(outcome.name == "notYet")
     }
