@@ -107,7 +107,7 @@ def test_a_large_value_takes_the_place_of_many_small_ones_in_turns(make_server):
             connection.send(b"".join(b"ms k%d 50 q\r\n%s\r\n" % (first + i, b"v" * 50) for i in range(500)) + b"mn\r\n")
             assert connection.read_line() == b"MN\r\n"
             if first % 10_000 == 0:
-                assert other.call(b"mg large5 k") == b"HD klarge5"
+                assert other.call(b"mg large5 k\r\n") == b"HD klarge5"
         data = connection.get("large5")
         for added in (b"+", b"-" * 50_000):
             for begin in (b"append large5 0 0 %d\r\n", b"ms large5 %d MA\r\n", b"append large5 0 0 %d noreply\r\n"):
