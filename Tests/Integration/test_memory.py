@@ -101,24 +101,6 @@ def test_a_large_value_takes_the_place_of_many_small_ones_in_turns(make_server):
             connection.send(data + b"\r\n")
             assert connection.read_line() == b"STORED\r\n", i
         assert connection.get("large5") == data
-        # What is added to a large value is another one: the same holds for it. In each protocol's words for it, both
-        # for a short addition and for one that comes into memory of its own.
-        for first in range(0, 500_000, 500):
-            connection.send(b"".join(b"ms k%d 50 q\r\n%s\r\n" % (first + i, b"v" * 50) for i in range(500)) + b"mn\r\n")
-            assert connection.read_line() == b"MN\r\n"
-            if first % 10_000 == 0:
-                assert other.call(b"mg large5 k\r\n") == b"HD klarge5"
-        data = connection.get("large5")
-        for added in (b"+", b"-" * 50_000):
-            for begin in (b"append large5 0 0 %d\r\n", b"ms large5 %d MA\r\n", b"append large5 0 0 %d noreply\r\n"):
-                data += added
-                connection.send(begin % len(added) + added + b"\r\nmn\r\n")
-                for _ in range(20):
-                    assert other.get("small") in (b"x", None)
-                if b"noreply" not in begin:
-                    assert connection.read_line() == (b"HD\r\n" if b"ms" in begin else b"STORED\r\n")
-                assert connection.read_line() == b"MN\r\n"
-        assert connection.get("large5") == data
 
 
 def test_a_client_that_hangs_up_while_room_is_made_for_it_leaves_no_trace(make_server):
