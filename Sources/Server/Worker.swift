@@ -168,6 +168,8 @@ struct WorkerState {
   var stopping = false
   /// Connections that hold buffers, and what these take together.
   var holders: [UnsafeMutablePointer<Connection>] = []
+  /// How many, for who answers `stats` on another thread.
+  var holderCount = 0
   var buffered = BufferUse()
   /// With a value announced that has to wait until others have come in whole.
   var waitingForBuffers: [UnsafeMutablePointer<Connection>] = []
