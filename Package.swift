@@ -35,7 +35,7 @@ let package = Package(
     ),
     .target(name: "CacheCore", dependencies: ["CSystem"], swiftSettings: hot),
     .target(name: "Metrics", swiftSettings: hot),
-    .target(name: "SQLite", dependencies: ["CSQLite"], swiftSettings: hot),
+    .target(name: "SQLite", dependencies: ["CSQLite", "CSystem"], swiftSettings: hot),
     .target(name: "HotTier", dependencies: ["CSystem", "CacheCore"], swiftSettings: hot),
     .target(name: "MemcachedProtocol", dependencies: ["CacheCore"], swiftSettings: hot),
     .target(

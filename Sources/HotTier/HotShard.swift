@@ -101,10 +101,13 @@ public struct HotShard: ~Copyable {
     return item(at: index.place(at: slot))
   }
 
+  /// False: there seems to be none.
   @inlinable @inline(__always)
-  public func prefetchItem(_ hash: UInt64) {
+  public func prefetchItem(_ hash: UInt64) -> Bool {
     let place = index.peekPlace(hash)
-    if place != 0 { item(at: place).prefetch() }
+    if place == 0 { return false }
+    item(at: place).prefetch()
+    return true
   }
 
   /// Whether it may still be served at `now`.

@@ -144,7 +144,7 @@ extension WorkerState {
     var written = 0
     var pinned: PinnedValue? = nil
     var pinnedBytes = 0
-    let outcome = cache.read(key, now: now, touchTo: touchTo, answer: connection.pointee.answer(for: key.hash)) {
+    let outcome = cache.read(key, now: now, touchTo: touchTo, answer: answer(connection, key)) {
       item in
       let keyLength = returnsKey ? request.keyLength : 0
       let valueLength = returnsValue ? item.valueLength : 0
@@ -275,7 +275,7 @@ extension WorkerState {
     }
     return cache.store(
       mode, key, flags: binaryFlags(request), expiresAt: expiry, value, now: now,
-      answer: connection.pointee.answer(for: key.hash), options: options, changed: &changed)
+      answer: answer(connection, key), options: options, changed: &changed)
   }
 
   private mutating func replyStored(
@@ -375,7 +375,7 @@ extension WorkerState {
     var number = initial
     var changed = ChangedItem()
     let outcome = cache.update(
-      key, now: now, answer: connection.pointee.answer(for: key.hash), options: options,
+      key, now: now, answer: answer(connection, key), options: options,
       initial: expiry == .max ? nil : (initial, expiryMoment(Int64(expiry), now: now)), changed: &changed
     ) { value, out in
       switch applyDelta(value, delta, increment: isIncrement) {
@@ -412,7 +412,7 @@ extension WorkerState {
     _ connection: UnsafeMutablePointer<Connection>, _ request: BinaryRequest, _ end: UnsafeRawPointer
   ) -> Next {
     let key = cache.key(request.key, request.keyLength)
-    let answer = connection.pointee.answer(for: key.hash)
+    let answer = answer(connection, key)
     let outcome: Outcome
     if request.cas != 0 {
       var options = DeletionOptions()

@@ -59,7 +59,7 @@ extension WorkerState {
     var written = 0
     var pinned: PinnedValue? = nil
     var pinnedBytes = 0
-    let outcome = cache.visit(key, options, now: now, answer: connection.pointee.answer(for: key.hash)) { visit in
+    let outcome = cache.visit(key, options, now: now, answer: answer(connection, key)) { visit in
       let item = visit.item
       let showsValue = flags.has("v") && !(flags.has("C") && shows(item.cas) == request.unique)
       var reply = ReplyLine(target)
@@ -229,7 +229,7 @@ extension WorkerState {
     }
     return cache.store(
       mode, key, flags: request.clientFlags, expiresAt: expiryMoment(expiry, now: now), value, now: now,
-      answer: connection.pointee.answer(for: key.hash), options: options, changed: &changed)
+      answer: answer(connection, key), options: options, changed: &changed)
   }
 
   mutating func replyMetaSet(
@@ -354,10 +354,10 @@ extension WorkerState {
       options.expiresAt = expiryMoment(request.expiry, now: now)
       options.newCAS = flags.has("E") && !limits.casDisabled ? request.newCAS : nil
       options.keyIsBinary = request.keyIsBinary
-      outcome = cache.delete(key, options, now: now, answer: connection.pointee.answer(for: key.hash))
+      outcome = cache.delete(key, options, now: now, answer: answer(connection, key))
     } else {
       outcome = cache.delete(
-        key, now: now, answer: connection.pointee.answer(for: key.hash), isMeta: true)
+        key, now: now, answer: answer(connection, key), isMeta: true)
     }
     if mustWait(connection, outcome) { return outcome }
     switch outcome {
@@ -399,7 +399,7 @@ extension WorkerState {
     var number = request.initial
     var changed = ChangedItem()
     let outcome = cache.update(
-      key, now: now, answer: connection.pointee.answer(for: key.hash), options: options,
+      key, now: now, answer: answer(connection, key), options: options,
       initial: flags.has("N") ? (request.initial, lastExpiry(request, ifNew: vivifyExpiry, expiry)) : nil,
       touchTo: flags.has("T") ? expiry : nil, changed: &changed
     ) { value, out in
@@ -490,7 +490,7 @@ extension WorkerState {
     let target = out.end
     let now = now
     var written = 0
-    let outcome = cache.visit(key, options, now: now, answer: connection.pointee.answer(for: key.hash)) { visit in
+    let outcome = cache.visit(key, options, now: now, answer: answer(connection, key)) { visit in
       let item = visit.item
       var reply = ReplyLine(target)
       reply.put("ME")

@@ -16,6 +16,8 @@ extension WorkerState {
     case parked
     /// Parked after having consumed up to here.
     case parkedAt(UnsafeRawPointer)
+    /// The command begins anew at once: what it waited for is there.
+    case again
     case closed
   }
 
@@ -52,6 +54,7 @@ extension WorkerState {
           case .at(let next): p = next
           case .incomplete, .parked: return p
           case .parkedAt(let next): return next
+          case .again: break
           case .closed: return end
           }
           continue
@@ -61,7 +64,7 @@ extension WorkerState {
         switch authenticateText(connection, p, end) {
         case .at(let next): p = next
         case .closed: return end
-        case .incomplete, .parked, .parkedAt: return p
+        case .incomplete, .parked, .parkedAt, .again: return p
         }
         continue
       }
@@ -73,7 +76,7 @@ extension WorkerState {
         switch continueRetrieval(connection, verb, p, end) {
         case .at(let next): p = next
         case .parkedAt(let next): return next
-        case .incomplete, .parked, .closed: return p
+        case .incomplete, .parked, .again, .closed: return p
         }
         continue
       }
@@ -84,7 +87,7 @@ extension WorkerState {
       var length = UnsafeRawPointer(newline) - p
       let after = UnsafeRawPointer(newline) + 1
       if length > 0 && (p + (length - 1)).load(as: UInt8.self) == 13 { length -= 1 }
-      if connection.pointee.detached == nil && servesPlainRead(p, p + length) {
+      if connection.pointee.detached == nil && servesPlainRead(connection, p, p + length) {
         requestsLeft &-= 1
         p = after
         continue
@@ -108,6 +111,7 @@ extension WorkerState {
       case .at(let next): p = next
       case .incomplete, .parked: return p
       case .parkedAt(let next): return next
+      case .again: continue
       case .closed: return end
       }
     }
@@ -143,7 +147,7 @@ extension WorkerState {
       }
       switch continueRetrieval(connection, verb, keys, end) {
       case .at(let next), .parkedAt(let next): return next
-      case .incomplete, .parked, .closed: return keys
+      case .incomplete, .parked, .again, .closed: return keys
       }
     }
     // As memcached: a line that long is no command, and nothing behind it could be trusted.
@@ -217,7 +221,7 @@ extension WorkerState {
     let outcome = cache.store(
       storeMode(request.verb, request.number), key, flags: request.flags,
       expiresAt: expiryMoment(request.expiry, now: now), NewValue(value), now: now,
-      answer: connection.pointee.answer(for: key.hash), changed: &changed)
+      answer: answer(connection, key), changed: &changed)
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, next, end) }
     replyStored(connection, request.verb, outcome, key, noreply: request.noreply)
     return .at(next)
@@ -339,7 +343,7 @@ extension WorkerState {
         expiresAt: expiryMoment(incoming.expiry, now: now),
         NewValue(
           UnsafeRawBufferPointer(start: incoming.block.bytes, count: incoming.byteCount),
-          block: incoming.block), now: now, answer: connection.pointee.answer(for: key.hash),
+          block: incoming.block), now: now, answer: answer(connection, key),
         changed: &changed)
       if mustWait(connection, outcome) {
         _ = parkFor(connection, outcome, key, input, input)
@@ -371,7 +375,7 @@ extension WorkerState {
     var options = ChangeOptions()
     options.isDecrement = !isIncrement
     let outcome = cache.update(
-      key, now: now, answer: connection.pointee.answer(for: key.hash), options: options, changed: &changed
+      key, now: now, answer: answer(connection, key), options: options, changed: &changed
     ) { value, out in
       switch applyDelta(value, request.number, increment: isIncrement) {
       case .notANumber: return -1
@@ -405,7 +409,7 @@ extension WorkerState {
   ) -> Next {
     let key = cache.key(request.keyStart, request.keyLength)
     let outcome = cache.delete(
-      key, now: now, answer: connection.pointee.answer(for: key.hash), isExact: !request.noreply)
+      key, now: now, answer: answer(connection, key), isExact: !request.noreply)
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, after, end) }
     switch outcome {
     case .scanning: cache.remove(key)
@@ -431,7 +435,7 @@ extension WorkerState {
     let key = cache.key(request.keyStart, request.keyLength)
     let outcome = cache.read(
       key, now: now, touchTo: expiryMoment(request.expiry, now: now),
-      answer: connection.pointee.answer(for: key.hash)
+      answer: answer(connection, key)
     ) { _ in }
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, after, end) }
     counters.touchCommands &+= 1

@@ -134,6 +134,9 @@ struct TierFigure: Sendable {
 
   private static let reading: [TierFigure] = [
     .init("cold_reads", "cold_reads_total", [], .counter, "Rows read from the file.") { $0.fileCount(\.reads.served) },
+    .init("cold_reads_direct", "cold_reads_direct_total", [], .counter, "Of these, without waiting.") {
+      $0.fileCount(\.reads.direct)
+    },
     .init("cold_reads_shared", "cold_reads_shared_total", [], .counter, "Reads that another read of the row answered.")
     {
       $0.fileCount(\.reads.shared)

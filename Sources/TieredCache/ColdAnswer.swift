@@ -35,8 +35,10 @@ public struct ColdAnswer: @unchecked Sendable {
   /// Only if it was found. Belongs to nobody's shard: read it, copy it, do not link it.
   package var item: Item { Item(address + Self.headBytes) }
 
-  private static func make(_ bytes: Int, sequence: UInt64, hash: UInt64, result: UInt8) -> ColdAnswer {
-    let memory = malloc(headBytes + bytes)!
+  private static func make(
+    _ bytes: Int, sequence: UInt64, hash: UInt64, result: UInt8, in memory: UnsafeMutableRawPointer? = nil
+  ) -> ColdAnswer {
+    let memory = memory ?? malloc(headBytes + bytes)!
     memory.bindMemory(to: Atomic<Int>.self, capacity: 1).initialize(to: Atomic(1))
     memory.storeBytes(of: sequence, toByteOffset: 8, as: UInt64.self)
     memory.storeBytes(of: hash, toByteOffset: 16, as: UInt64.self)
@@ -78,6 +80,23 @@ public struct ColdAnswer: @unchecked Sendable {
     if value.count > 0 {
       answer.item.value.copyMemory(from: value.baseAddress!, byteCount: value.count)
     }
+    return answer
+  }
+
+  /// The same in memory of the caller's, who never gives a reference to it away. nil: it does not fit, or the value needs
+  /// a block.
+  static func row(
+    in memory: UnsafeMutableRawBufferPointer, sequence: UInt64, hash: UInt64, key: UnsafeRawBufferPointer,
+    value: UnsafeRawBufferPointer, attributes: ItemAttributes, pool: SegmentPool
+  ) -> ColdAnswer? {
+    let bytes = Item.recordBytes(
+      keyLength: key.count, suffixLength: Item.suffixBytes(flags: attributes.flags, valueLength: value.count),
+      valueLength: value.count, large: false)
+    if bytes > pool.maximumInlineRecord || headBytes + bytes > memory.count { return nil }
+    let answer = make(bytes, sequence: sequence, hash: hash, result: 1, in: memory.baseAddress!)
+    answer.item.fill(
+      key: key.baseAddress!, keyLength: key.count, valueLength: value.count, block: nil, attributes: attributes)
+    if value.count > 0 { answer.item.value.copyMemory(from: value.baseAddress!, byteCount: value.count) }
     return answer
   }
 

@@ -1,6 +1,7 @@
 import CacheCore
 import ColdTier
 import HotTier
+import Synchronization
 
 /// A row that somebody wants.
 package struct ColdWish: Sendable {
@@ -77,6 +78,8 @@ package final class ColdReads: Sendable {
   private let state = Monitor(State())
   private let pool: SegmentPool
   private let hasher: KeyHasher
+  /// Of rows that were read without being asked for here.
+  private let direct = Lock<[DirectReads.Counters]>([])
 
   /// Rows read in one transaction.
   private static let batch = 64
@@ -190,6 +193,8 @@ package final class ColdReads: Sendable {
 
   package struct Counters: Sendable {
     package var served: UInt64
+    /// Of these, by the threads that wanted them.
+    package var direct: UInt64
     package var shared: UInt64
     package var failed: UInt64
     package var damaged: UInt64
@@ -198,10 +203,19 @@ package final class ColdReads: Sendable {
     package var queued: Int
   }
   package var counters: Counters {
-    state.with {
+    let direct = direct.withLock { $0 }
+    let rows = direct.reduce(0) { $0 + $1.rows.load(ordering: .relaxed) }
+    let bytes = direct.reduce(0) { $0 + $1.bytes.load(ordering: .relaxed) }
+    return state.with {
       Counters(
-        served: $0.served, shared: $0.shared, failed: $0.failed, damaged: $0.damaged, bytes: $0.bytes,
-        queued: $0.queue.count - $0.taken)
+        served: $0.served + rows, direct: rows, shared: $0.shared, failed: $0.failed, damaged: $0.damaged,
+        bytes: $0.bytes + bytes, queued: $0.queue.count - $0.taken)
     }
+  }
+
+  func addDirectCounters() -> DirectReads.Counters {
+    let counters = DirectReads.Counters()
+    direct.withLock { $0.append(counters) }
+    return counters
   }
 }

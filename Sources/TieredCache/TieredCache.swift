@@ -332,3 +332,6 @@ extension UnsafeMutablePointer where Pointee == Shard {
 
 /// A large value, counted by references; whoever sends it holds one.
 package typealias PinnedValue = LargeBlock
+
+/// An item as it lies in RAM, or in what came from the file.
+package typealias CachedItem = Item
