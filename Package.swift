@@ -30,7 +30,7 @@ let package = Package(
       name: "Migrations", path: "migrations", exclude: ["README.md"],
       resources: [
         .embedInCode("m0001_create_items.sql"), .embedInCode("m0002_create_views.sql"),
-        .embedInCode("m0003_create_recently_used.sql"),
+        .embedInCode("m0003_create_recently_used.sql"), .embedInCode("m0004_pack_rows.sql"),
       ], swiftSettings: common
     ),
     .target(name: "CacheCore", dependencies: ["CSystem"], swiftSettings: hot),

@@ -4,15 +4,8 @@ package enum Migrations {
   /// SQL text of each version, the first being version 1.
   package static let all: [String] = [
     text(PackageResources.m0001_create_items_sql), text(PackageResources.m0002_create_views_sql),
-    text(PackageResources.m0003_create_recently_used_sql),
+    text(PackageResources.m0003_create_recently_used_sql), text(PackageResources.m0004_pack_rows_sql),
   ]
-
-  /// A file of this version or a later one has all that a server needs; it is served as it is when the disk is too full
-  /// to bring it up.
-  package static let oldestServable = 1
-
-  /// The version from which on a file notes the order in which items were used.
-  package static let firstWithRecent = 3
 
   private static func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
 }

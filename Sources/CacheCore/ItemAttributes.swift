@@ -7,7 +7,7 @@ public struct ItemAttributes: Equatable, Sendable {
   /// Unique for each version of each item; rises, also over a restart.
   public var cas: UInt64
   /// Bit 0 stale, bit 1 a win token was handed out, bit 2 the key was sent in base64, bit 3 read since it
-  /// was stored (meta commands). Bit 4 is the file's own. Bits 8...31: the flush epoch, raised by each flush_all; a row of another
+  /// was stored (meta commands). Bits 8...31: the flush epoch, raised by each flush_all; a row of another
   /// epoch than the store's is dead. Bits 32...63: the last access before this was written, Unix seconds,
   /// 0 = not known.
   public var state: UInt64

@@ -1,50 +1,17 @@
-import CacheCore
-
-/// The checksum of a row: 63 bits of a hash with a fixed seed over value and key, mixed with the
-/// columns. SQLite itself does not notice a flipped byte. Part of the file format: never changed without
-/// a migration, and therefore on its own feet here, apart from the hash of the indexes.
+/// The checksums of a row: 32 bits of a hash with a fixed seed. SQLite itself does not notice a flipped byte. Part of the
+/// file format: never changed without a migration, and therefore on its own feet here, apart from the hash of the
+/// indexes.
 ///
-/// Of a row with the mark `headIsChecked` the upper 23 bits are those of its head, so that the start scan, which reads
-/// no values, can tell whether the key is the one that was written: a row under another key would uncover an older one.
-func rowChecksum(
-  key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer?, attributes: ItemAttributes
-) -> Int64 {
-  var sum = key.count > 0 ? RowHash.of(key) : 0
-  if let value {
-    let ofValue = value.count > 0 ? RowHash.of(value) : 1
-    sum = (sum ^ ofValue) &* 0x9e37_79b9_7f4a_7c15
-  }
-  sum ^= sum >> 29
-  sum = RowHash.mix(sum, UInt64(attributes.flags))
-  sum = RowHash.mix(sum, UInt64(attributes.expiresAt))
-  sum = RowHash.mix(sum, attributes.cas)
-  sum = RowHash.mix(sum, attributes.state)
-  sum = RowHash.mix(sum, UInt64(value?.count ?? 0))
-  if attributes.state & headIsChecked == 0 { return Int64(bitPattern: sum >> 1) }
-  let head = headChecksum(
-    key: key, isTombstone: value == nil, expiresAt: Int64(attributes.expiresAt), state: attributes.state)
-  return Int64(head << 40 | sum >> 24)
+/// One is over all that the start scan relies on, key and body. It reads no long values, and a row under another key would
+/// uncover an older one; so a long value has its own.
+@inline(__always)
+func rowChecksum(key: UnsafeRawBufferPointer, rest: UnsafeRawBufferPointer) -> UInt32 {
+  let ofKey = key.count > 0 ? RowHash.of(key) : 0
+  return UInt32(truncatingIfNeeded: RowHash.mix(rest.count > 0 ? RowHash.of(rest) : 0, ofKey) >> 32)
 }
 
-/// In `state`: the checksum has a part for the head. Rows of older versions don't have it.
-let headIsChecked: UInt64 = 1 << 4
-
-/// 23 bits over all that the start scan relies on.
-func headChecksum(key: UnsafeRawBufferPointer, isTombstone: Bool, expiresAt: Int64, state: UInt64) -> UInt64 {
-  var sum = key.count > 0 ? RowHash.of(key) : 0
-  sum = RowHash.mix(sum, UInt64(bitPattern: expiresAt))
-  sum = RowHash.mix(sum, state)
-  sum = RowHash.mix(sum, isTombstone ? 1 : 2)
-  return sum >> 41
-}
-
-/// Whether the checksum of a row fits what is there of it without its value.
-func headFits(
-  _ checksum: Int64, key: UnsafeRawBufferPointer, isTombstone: Bool, expiresAt: Int64, state: UInt64
-) -> Bool {
-  state & headIsChecked == 0
-    || UInt64(bitPattern: checksum) >> 40
-      == headChecksum(key: key, isTombstone: isTombstone, expiresAt: expiresAt, state: state)
+func valueChecksum(_ value: UnsafeRawBufferPointer) -> UInt32 {
+  UInt32(truncatingIfNeeded: (value.count > 0 ? RowHash.of(value) : 0) >> 32)
 }
 
 /// 63 bits over a part of `recently_used`: a flipped bit would name another row, which may be an old one.
@@ -56,9 +23,9 @@ func recentChecksum(_ rows: UnsafeRawBufferPointer, position: Int64, through: UI
 }
 
 /// Of wyhash's kind: 64x64-bit multiplications fold 16 bytes each. Little-endian words.
-private enum RowHash {
-  static let seed: UInt64 = 0x7468_6572_6d6f_636c ^ 0xa076_1d64_78bd_642f
-  static let first: UInt64 = 0xe703_7ed1_a0b4_28db
+enum RowHash {
+  private static let seed: UInt64 = 0x7468_6572_6d6f_636c ^ 0xa076_1d64_78bd_642f
+  private static let first: UInt64 = 0xe703_7ed1_a0b4_28db
 
   @inline(__always)
   static func mix(_ sum: UInt64, _ word: UInt64) -> UInt64 {
@@ -67,18 +34,18 @@ private enum RowHash {
   }
 
   @inline(__always)
-  static func fold(_ a: UInt64, _ b: UInt64) -> UInt64 {
+  private static func fold(_ a: UInt64, _ b: UInt64) -> UInt64 {
     let product = a.multipliedFullWidth(by: b)
     return product.high ^ product.low
   }
 
   @inline(__always)
-  static func load8(_ p: UnsafeRawPointer) -> UInt64 {
+  private static func load8(_ p: UnsafeRawPointer) -> UInt64 {
     UInt64(littleEndian: p.loadUnaligned(as: UInt64.self))
   }
 
   @inline(__always)
-  static func load4(_ p: UnsafeRawPointer) -> UInt64 {
+  private static func load4(_ p: UnsafeRawPointer) -> UInt64 {
     UInt64(UInt32(littleEndian: p.loadUnaligned(as: UInt32.self)))
   }
 

@@ -27,6 +27,7 @@ package final class ColdCopy {
       self.connection = connection
       try connection.execute(SQL.pragmasOfANewFile)
       try connection.execute(SQL.pragmasOfACopy)
+      try OldRows.define(connection)
       try connection.execute(SQL.migrations(after: 0))
       insert = try Statement(connection, SQL.insert)
       try connection.execute(SQL.begin)
@@ -39,11 +40,10 @@ package final class ColdCopy {
     if !isFinished { unlink(partial) }
   }
 
-  /// As it is, its sequence and checksum too.
+  /// As it is, its sequence and checksums too.
   package func append(_ row: ColdRawRow) throws(ColdError) {
     try translating { () throws(SQLiteError) in
-      insert!.bindRow(
-        sequence: row.sequence, key: row.key, value: row.value, attributes: row.attributes, checksum: row.checksum)
+      insert!.bindRow(sequence: row.sequence, key: row.key, body: row.body, column: row.column)
       try insert!.run()
     }
   }

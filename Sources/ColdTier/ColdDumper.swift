@@ -9,15 +9,43 @@ package struct ColdRowSummary {
   package let valueLength: Int
 }
 
-/// Walks from the oldest row to the newest without reading values. Each step is a read of its own, so that the WAL
-/// is not held back. Checksums are over whole rows, and so not looked at. Used by one thread.
+/// The row that a statement with the length of a long value in place of that value stands on. Checksums are not looked at.
+struct RowSummary {
+  let sequence: UInt64
+  let key: UnsafeRawBufferPointer
+  /// nil: what the body says of itself is not so.
+  let attributes: ItemAttributes?
+  /// nil: a tombstone.
+  let valueLength: Int?
+  /// Of all columns.
+  let byteCount: Int
+
+  init(_ statement: Statement) {
+    sequence = UInt64(statement.int64(Column.sequence))
+    key = statement.bytes(Column.key)
+    let body = statement.bytes(Column.body)
+    let long = Int(statement.int64(Column.value))
+    byteCount = key.count + body.count + long
+    let head = RowBody.Head(body)
+    attributes = head?.attributes
+    valueLength =
+      switch head?.place {
+      case .nowhere: nil
+      case .here: body.count - head!.byteCount
+      case .column, nil: long
+      }
+  }
+}
+
+/// Walks from the oldest row to the newest without reading long values. Each step is a read of its own, so that the WAL
+/// is not held back. Used by one thread.
 package final class ColdDumper: @unchecked Sendable {
   private let connection: Connection
   private let rows: Statement
 
   init(_ connection: Connection) throws(ColdError) {
     self.connection = connection
-    rows = try translating { () throws(SQLiteError) in try Statement(connection, SQL.dump) }
+    rows = try translating { () throws(SQLiteError) in try Statement(connection, SQL.headsUp) }
   }
 
   package func newestSequence() throws(ColdError) -> UInt64 {
@@ -37,18 +65,12 @@ package final class ColdDumper: @unchecked Sendable {
       defer { self.rows.reset() }
       var seen: UInt64? = nil
       while try self.rows.step() {
-        let sequence = UInt64(self.rows.int64(0))
-        seen = sequence
-        let key = self.rows.bytes(1)
-        if key.count == 0 || self.rows.isNull(6) { continue }
+        let row = RowSummary(self.rows)
+        seen = row.sequence
+        guard row.key.count > 0, let attributes = row.attributes, let valueLength = row.valueLength else { continue }
         body(
           ColdRowSummary(
-            sequence: sequence, key: key,
-            attributes: ItemAttributes(
-              flags: UInt32(truncatingIfNeeded: self.rows.int64(3)),
-              expiresAt: UInt32(truncatingIfNeeded: self.rows.int64(2)),
-              cas: UInt64(bitPattern: self.rows.int64(4)), state: UInt64(bitPattern: self.rows.int64(5))),
-            valueLength: Int(self.rows.int64(6))))
+            sequence: row.sequence, key: row.key, attributes: attributes, valueLength: valueLength))
       }
       return seen
     }

@@ -19,9 +19,28 @@ package struct ColdRawRow {
   /// nil: a tombstone.
   package let value: UnsafeRawBufferPointer?
   package let attributes: ItemAttributes
-  package let checksum: Int64
-  /// Whether the checksum is that of the row. A server serves no other.
+  /// Whether the checksums are those of the row. A server serves no other; what such a row says of itself is a guess.
   package let isWhole: Bool
+  /// The columns.
+  let body: UnsafeRawBufferPointer
+  let column: UnsafeRawBufferPointer?
+
+  init(_ statement: Statement) {
+    sequence = UInt64(statement.int64(Column.sequence))
+    key = statement.bytes(Column.key)
+    body = statement.bytes(Column.body)
+    column = statement.isNull(Column.value) ? nil : statement.bytes(Column.value)
+    if let whole = wholeRow(statement) {
+      isWhole = true
+      value = whole.value
+      attributes = whole.attributes
+    } else {
+      isWhole = false
+      let head = RowBody.Head(body)
+      attributes = head?.attributes ?? ItemAttributes()
+      value = head?.place == .nowhere ? nil : column ?? body
+    }
+  }
 }
 
 /// What the file says besides its rows, at one moment.
@@ -67,6 +86,7 @@ package final class ColdFile {
   /// Deinit gives them up before anything else.
   private var connection: Connection?
   private var statements: [String: Statement] = [:]
+  private let buffer = BodyBuffer()
   private let lock: Int32
   private let hadWAL: Bool
   private let isImmutable: Bool
@@ -174,9 +194,9 @@ package final class ColdFile {
 
   private func checkVersion() throws(ColdError) {
     try ColdStore.checkVersion(connection!, path)
-    if try translating({ () throws(SQLiteError) in try connection!.integer(SQL.userVersion) }) == 0 {
-      throw .cannotOpen(path: path, reason: "it is an empty database")
-    }
+    let version = try translating { () throws(SQLiteError) in Int(try connection!.integer(SQL.userVersion)) }
+    if version == 0 { throw .cannotOpen(path: path, reason: "it is an empty database") }
+    if version <= OldRows.lastVersion { try translating { () throws(SQLiteError) in try OldRows.show(connection!) } }
   }
 
   // MARK: The file
@@ -301,15 +321,12 @@ package final class ColdFile {
         return step
       }
       seen += 1
-      step.reached = UInt64(statement.int64(0))
+      step.reached = UInt64(statement.int64(Column.sequence))
+      let row = RowSummary(statement)
       body(
         ColdRowHead(
-          sequence: step.reached, key: statement.bytes(1),
-          attributes: ItemAttributes(
-            flags: UInt32(truncatingIfNeeded: statement.int64(3)),
-            expiresAt: UInt32(truncatingIfNeeded: statement.int64(2)),
-            cas: UInt64(bitPattern: statement.int64(4)), state: UInt64(bitPattern: statement.int64(5))),
-          valueLength: statement.isNull(6) ? nil : Int(statement.int64(6))))
+          sequence: row.sequence, key: row.key, attributes: row.attributes ?? ItemAttributes(),
+          valueLength: row.valueLength))
       if seen & 63 == 0 && Self.now() > deadline { return step }
     }
   }
@@ -323,8 +340,8 @@ package final class ColdFile {
       statement.bind(2, Int64(last))
       statement.bind(3, 1)
       guard try statement.step() else { return nil }
-      _ = statement.bytes(6)
-      return UInt64(statement.int64(7))
+      _ = statement.bytes(Column.value)
+      return UInt64(statement.int64(Column.sequence))
     }
   }
 
@@ -349,14 +366,10 @@ package final class ColdFile {
           return (step, marks)
         }
         seen += 1
-        step.reached = UInt64(statement.int64(7))
-        let key = statement.bytes(0)
-        let value: UnsafeRawBufferPointer? = statement.isNull(6) ? nil : statement.bytes(6)
-        bytes += key.count + (value?.count ?? 0) + 64
-        body(
-          ColdRawRow(
-            sequence: step.reached, key: key, value: value, attributes: attributes(of: statement),
-            checksum: statement.int64(5), isWhole: wholeRow(statement, step.reached) != nil))
+        let row = ColdRawRow(statement)
+        step.reached = row.sequence
+        bytes += row.key.count + row.body.count + (row.column?.count ?? 0) + 64
+        body(row)
         if bytes > Self.bytes || (seen & 63 == 0 && Self.now() > deadline) { return (step, marks) }
       }
     }
@@ -421,10 +434,10 @@ package final class ColdFile {
       var damaged = 0
       for sequence in sequences {
         read.bind(1, Int64(sequence))
-        if try read.step(), let row = wholeRow(read, sequence) {
+        if try read.step(), let row = wholeRow(read) {
           last += 1
-          insert.bindRow(
-            sequence: last, key: row.key, value: row.value, attributes: row.attributes)
+          let (body, column) = buffer.make(key: row.key, value: row.value, row.attributes)
+          insert.bindRow(sequence: last, key: row.key, body: body, column: column)
           try insert.run()
         } else {
           damaged += 1
@@ -465,20 +478,13 @@ package final class ColdFile {
 }
 
 extension Statement {
-  /// The parameters of `SQL.insert`. `checksum`: of a row that is copied as it is. The bytes must stay where they are until the statement was run.
+  /// The parameters of `SQL.insert`. The bytes must stay where they are until the statement was run.
   func bindRow(
-    sequence: UInt64, key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer?, attributes: ItemAttributes,
-    checksum: Int64? = nil
+    sequence: UInt64, key: UnsafeRawBufferPointer, body: UnsafeRawBufferPointer, column: UnsafeRawBufferPointer?
   ) {
-    var attributes = attributes
-    if checksum == nil { attributes.state |= headIsChecked }
     bind(1, Int64(sequence))
     bind(2, key)
-    bind(3, Int64(attributes.expiresAt))
-    bind(4, Int64(attributes.flags))
-    bind(5, Int64(bitPattern: attributes.cas))
-    bind(6, Int64(bitPattern: attributes.state))
-    bind(7, checksum ?? rowChecksum(key: key, value: value, attributes: attributes))
-    if let value { bind(8, value) } else { bindNull(8) }
+    bind(3, body)
+    if let column { bind(4, column) } else { bindNull(4) }
   }
 }

@@ -54,25 +54,32 @@ package final class ColdReader: @unchecked Sendable {
       self.read.bind(1, Int64(sequence))
       defer { self.read.reset() }
       guard try self.read.step() else { return .missing }
-      guard let row = wholeRow(self.read, sequence) else { return .damaged }
+      guard let row = wholeRow(self.read) else { return .damaged }
       body(row)
       return .found
     }
   }
 }
 
-/// The row that a statement with the columns of `SQL.read` stands on, if its checksum is right.
-func wholeRow(_ statement: Statement, _ sequence: UInt64) -> ColdRow? {
-  let key = statement.bytes(0)
-  let value: UnsafeRawBufferPointer? = statement.isNull(6) ? nil : statement.bytes(6)
-  let attributes = attributes(of: statement)
-  guard key.count > 0, rowChecksum(key: key, value: value, attributes: attributes) == statement.int64(5) else {
-    return nil
+/// The row that a statement with all columns stands on, if its checksums are right.
+func wholeRow(_ statement: Statement) -> ColdRow? {
+  let key = statement.bytes(Column.key)
+  let body = statement.bytes(Column.body)
+  guard RowBody.isWhole(key: key, body: body), let head = RowBody.Head(body) else { return nil }
+  var value: UnsafeRawBufferPointer?
+  switch head.place {
+  case .here: value = UnsafeRawBufferPointer(rebasing: body[head.byteCount...])
+  case .column:
+    let column = statement.bytes(Column.value)
+    guard head.fits(column, in: body) else { return nil }
+    value = column
+  case .nowhere: value = nil
   }
-  return ColdRow(sequence: sequence, key: key, value: value, attributes: handedOut(attributes))
+  return ColdRow(
+    sequence: UInt64(statement.int64(Column.sequence)), key: key, value: value, attributes: head.attributes)
 }
 
-/// Walks from the newest row to the oldest, for the start: first all rows without their values, then as
+/// Walks from the newest row to the oldest, for the start: first all rows without long values, then as
 /// many whole rows as RAM takes. Each call is a read of its own, so that the WAL is not held back.
 /// Used by one thread.
 package final class ColdScanner: @unchecked Sendable {
@@ -85,7 +92,6 @@ package final class ColdScanner: @unchecked Sendable {
   package struct Row {
     package let hash: UInt64
     package let sequence: UInt64
-    /// Flags and CAS are not read.
     package let attributes: ItemAttributes
     package let isTombstone: Bool
   }
@@ -111,13 +117,11 @@ package final class ColdScanner: @unchecked Sendable {
       var seen = 0
       while try self.scan.step() {
         seen += 1
-        let sequence = UInt64(self.scan.int64(0))
-        let key = self.scan.bytes(1)
-        let isTombstone = self.scan.isNull(4)
-        let state = UInt64(bitPattern: self.scan.int64(3))
-        let fits = headFits(
-          self.scan.int64(5), key: key, isTombstone: isTombstone, expiresAt: self.scan.int64(2), state: state)
-        if sequence + 1 != self.below || key.count == 0 || !fits {
+        let sequence = UInt64(self.scan.int64(Column.sequence))
+        let key = self.scan.bytes(Column.key)
+        let content = self.scan.bytes(Column.body)
+        guard sequence + 1 == self.below, RowBody.isWhole(key: key, body: content), let head = RowBody.Head(content)
+        else {
           self.distrust =
             sequence + 1 != self.below
             ? "rows \(sequence + 1) to \(self.below - 1) are missing" : "row \(sequence) is not as it was written"
@@ -126,10 +130,8 @@ package final class ColdScanner: @unchecked Sendable {
         self.below = sequence
         body(
           Row(
-            hash: self.hasher.hash(key.baseAddress!, key.count), sequence: sequence,
-            attributes: handedOut(
-              ItemAttributes(expiresAt: UInt32(truncatingIfNeeded: self.scan.int64(2)), state: state)),
-            isTombstone: isTombstone))
+            hash: self.hasher.hash(key.baseAddress!, key.count), sequence: sequence, attributes: head.attributes,
+            isTombstone: head.place == .nowhere))
       }
       return seen == count
     }
@@ -146,8 +148,8 @@ package final class ColdScanner: @unchecked Sendable {
       defer { self.readDown.reset() }
       var lowest: UInt64 = 0
       while try self.readDown.step() {
-        lowest = UInt64(self.readDown.int64(7))
-        if let row = wholeRow(self.readDown, lowest), !body(row) { return 0 }
+        lowest = UInt64(self.readDown.int64(Column.sequence))
+        if let row = wholeRow(self.readDown), !body(row) { return 0 }
       }
       return lowest
     }

@@ -47,7 +47,7 @@ package final class ColdStore: Sendable {
   package let pendingFlushAt: UnixSeconds
   /// The highest sequence at the opening; 0 = no rows.
   package let newestSequence: UInt64
-  /// The new name of a file that was damaged and replaced by an empty one.
+  /// The new name of a file that could not be used and was replaced by an empty one.
   package let renamedDamagedFile: String?
   /// -1 once it was given up.
   private let lockDescriptor: Atomic<Int32>
@@ -105,12 +105,13 @@ package final class ColdStore: Sendable {
             "the cold tier's file could not be read, it is tried again", metadata: ["cause": "\(error)"])
           return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
         }
-      } catch .damaged(let error) where settingDamagedAside {
-        let name = setAside(path)
+      } catch {
+        guard settingDamagedAside, let (reason, suffix) = whySetAside(error, path, options) else { throw error }
+        let name = setAside(path, as: suffix)
         do throws(ColdError) {
           let store = try ColdStore(options, path, logger: logger, lock: lock, renamed: name)
           logger.warning(
-            "the cold tier's file is damaged and was renamed; an empty one is begun",
+            "the cold tier's file \(reason) and was renamed; an empty one is begun",
             metadata: ["renamed-to": "\(name)", "cause": "\(error)"])
           return store
         } catch {
@@ -122,6 +123,20 @@ package final class ColdStore: Sendable {
     } catch {
       Glibc.close(lock)
       throw error
+    }
+  }
+
+  /// nil: the file has to be opened as it is, or not at all.
+  private static func whySetAside(
+    _ error: ColdError, _ path: String, _ options: ColdOptions
+  ) -> (reason: String, suffix: String)? {
+    switch error {
+    case .damaged: return ("is damaged", damagedSuffix)
+    case .full:
+      // Items can be spared, unlike the server.
+      guard let version = outdatedVersion(path, options) else { return nil }
+      return ("is of schema version \(version), there is no room to bring it up,", "version-\(version)")
+    case .newerVersion, .inUse, .cannotOpen, .failed: return nil
     }
   }
 
@@ -144,13 +159,7 @@ package final class ColdStore: Sendable {
       }
     }
     let connection = try Self.connection(path, .create, options)
-    do throws(ColdError) {
-      try Self.migrate(connection)
-    } catch .full(let error) where Self.isServable(connection) {
-      logger.warning(
-        "the cold tier's file stays at its older schema version: there is no room to write",
-        metadata: ["cause": "\(error)"])
-    }
+    try Self.migrate(connection)
     let found = try translating { () throws(SQLiteError) in
       try connection.execute(SQL.pragmas(synchronousFull: true, cacheKiB: 2048))
       let reserved = try Self.meta(.casReserved, connection)
@@ -252,6 +261,8 @@ package final class ColdStore: Sendable {
       if version == 0 { try connection.execute(SQL.pragmasOfANewFile) }
       try connection.execute(SQL.walMode)
       if version == Migrations.all.count { return }
+      if version > 0 { try connection.execute(SQL.cacheOfAMigration) }
+      try OldRows.define(connection)
       do throws(SQLiteError) {
         try connection.execute(SQL.migrations(after: version))
       } catch {
@@ -261,12 +272,13 @@ package final class ColdStore: Sendable {
     }
   }
 
-  /// Whether the file can be served as it is, though not of the newest schema version.
-  private static func isServable(_ connection: Connection) -> Bool {
-    do throws(SQLiteError) {
-      return Int(try connection.integer(SQL.userVersion)) >= Migrations.oldestServable
+  /// The schema version of a file that this program would have to bring up; nil: it need not, or does not know.
+  private static func outdatedVersion(_ path: String, _ options: ColdOptions) -> Int? {
+    do {
+      let version = Int(try connection(path, .readOnly, options).integer(SQL.userVersion))
+      return version > 0 && version < Migrations.all.count ? version : nil
     } catch {
-      return false
+      return nil
     }
   }
 
@@ -356,13 +368,15 @@ package final class ColdStore: Sendable {
     }
   }
 
-  /// Renames a damaged file and what belongs to it; returns its new name.
-  private static func setAside(_ path: String) -> String {
-    var name = "\(path).corrupt-\(time(nil))"
+  private static let damagedSuffix = "corrupt"
+
+  /// Renames a file that can't be used and what belongs to it; returns its new name.
+  private static func setAside(_ path: String, as suffix: String = damagedSuffix) -> String {
+    var name = "\(path).\(suffix)-\(time(nil))"
     var n = 1
     while access(name, F_OK) == 0 {
       n += 1
-      name = "\(path).corrupt-\(time(nil))-\(n)"
+      name = "\(path).\(suffix)-\(time(nil))-\(n)"
     }
     rename(path, name)
     for suffix in ["-wal", "-shm", "-journal"] { rename(path + suffix, name + suffix) }
@@ -431,11 +445,8 @@ package final class ColdStore: Sendable {
     try ColdScanner(try connect(cacheKiB: 8192), hasher: hasher, below: newestSequence + 1)
   }
 
-  /// nil: nothing is noted.
-  package func makeRecentReader() throws(ColdError) -> RecentReader? {
-    let connection = try connect(cacheKiB: 2048)
-    let version = try translating { () throws(SQLiteError) in try connection.integer(SQL.userVersion) }
-    return version < Migrations.firstWithRecent ? nil : try RecentReader(connection)
+  package func makeRecentReader() throws(ColdError) -> RecentReader {
+    try RecentReader(try connect(cacheKiB: 2048))
   }
 
   /// A thread that moves what was committed into the database file every 200 ms.
@@ -532,7 +543,6 @@ package final class ColdStore: Sendable {
 
   private func noteRecent(_ recent: (Int) -> [RecentRow], _ connection: Connection) {
     do throws(SQLiteError) {
-      if try connection.integer(SQL.userVersion) < Migrations.firstWithRecent { return }
       let room = try RecentRows.capacity(connection, bounds)
       let rows = room > 0 ? recent(room) : []
       try RecentRows.save(rows, connection)

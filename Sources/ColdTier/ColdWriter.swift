@@ -35,6 +35,7 @@ package final class ColdWriter: @unchecked Sendable {
   private let options: ColdOptions
   package let connection: Connection
   private let insert: Statement
+  private let buffer = BodyBuffer()
   private let oldest: Statement
   private let readRow: Statement
   private let deleteBelow: Statement
@@ -144,10 +145,14 @@ package final class ColdWriter: @unchecked Sendable {
   }
 
   /// About what a row takes in a table's leaf page, and in pages of its own if it does not fit there.
-  /// Source: SQLite, Database File Format, B-tree Cell Format, with 35 bytes for the small columns.
   package static func rowBytes(key: Int, value: Int) -> Int64 {
+    rowBytes(columns: key + value + RowBody.usualHeadBytes)
+  }
+
+  /// Source: SQLite, Database File Format, B-tree Cell Format; the record's own header takes 7 bytes.
+  private static func rowBytes(columns: Int) -> Int64 {
     let usable = Int(SQL.pageSize)
-    let payload = key + value + 35
+    let payload = columns + 7
     var local = payload
     var overflowPages = 0
     if payload > usable - 35 {
@@ -172,7 +177,8 @@ package final class ColdWriter: @unchecked Sendable {
     if sequence >= ColdStore.lastSequence {
       throw SQLiteError(corruption: "the sequences are used up", sql: SQL.insert)
     }
-    insert.bindRow(sequence: sequence, key: key, value: value, attributes: attributes)
+    let (body, column) = buffer.make(key: key, value: value, attributes)
+    insert.bindRow(sequence: sequence, key: key, body: body, column: column)
     try insert.run()
     nextSequence += 1
     return sequence
@@ -317,13 +323,12 @@ package final class ColdWriter: @unchecked Sendable {
       self.oldest.bind(1, Int64(start))
       self.oldest.bind(2, 100_000)
       while freed < bytes, try self.oldest.step() {
-        let sequence = UInt64(self.oldest.int64(0))
+        let row = RowSummary(self.oldest)
+        let (sequence, key) = (row.sequence, row.key)
         if sequence >= self.firstOfCall { break }
-        let key = self.oldest.bytes(1)
-        let isTombstone = self.oldest.isNull(2)
-        let size = Self.rowBytes(key: key.count, value: Int(self.oldest.int64(2)))
+        let size = Self.rowBytes(columns: row.byteCount)
         through = sequence + 1
-        if isTombstone || key.count == 0 {
+        if row.valueLength == nil || key.count == 0 {
           freed += size
           continue
         }
@@ -342,7 +347,7 @@ package final class ColdWriter: @unchecked Sendable {
       for row in wanted {
         self.readRow.bind(1, Int64(row.sequence))
         // A damaged row is not written again under a checksum that fits it.
-        if try self.readRow.step(), let whole = wholeRow(self.readRow, row.sequence), let value = whole.value {
+        if try self.readRow.step(), let whole = wholeRow(self.readRow), let value = whole.value {
           kept.append(Kept(whole, value, hash: row.hash))
         }
         self.readRow.reset()
@@ -484,18 +489,4 @@ package final class ColdWriter: @unchecked Sendable {
       try ColdStore.setMeta(.casReserved, Int64(bitPattern: value), self.connection)
     }
   }
-}
-
-/// Without what is the file's own.
-func handedOut(_ attributes: ItemAttributes) -> ItemAttributes {
-  var attributes = attributes
-  attributes.state &= ~headIsChecked
-  return attributes
-}
-
-/// The columns of `SQL.read`.
-func attributes(of row: Statement) -> ItemAttributes {
-  ItemAttributes(
-    flags: UInt32(truncatingIfNeeded: row.int64(2)), expiresAt: UInt32(truncatingIfNeeded: row.int64(1)),
-    cas: UInt64(bitPattern: row.int64(3)), state: UInt64(bitPattern: row.int64(4)))
 }

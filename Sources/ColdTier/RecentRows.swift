@@ -116,7 +116,7 @@ package final class RecentReader: @unchecked Sendable {
       for (rank, recent) in rows.enumerated().sorted(by: { $0.element.sequence < $1.element.sequence })
       where recent.sequence <= self.through {
         self.read.bind(1, Int64(recent.sequence))
-        if try self.read.step(), let row = wholeRow(self.read, recent.sequence) {
+        if try self.read.step(), let row = wholeRow(self.read) {
           body(row, recent.lastAccess, Int(first) + rank)
         }
         self.read.reset()

@@ -1,28 +1,35 @@
 import Migrations
 
+/// Of statements that read rows.
+enum Column {
+  static let sequence: Int32 = 0
+  static let key: Int32 = 1
+  static let body: Int32 = 2
+  /// Of a row with a long value; or its length.
+  static let value: Int32 = 3
+}
+
 /// All SQL of the cold tier.
 enum SQL {
-  static let insert =
-    "INSERT INTO items(seq, key, expires_at, flags, cas, state, checksum, value) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
-  static let read =
-    "SELECT key, expires_at, flags, cas, state, checksum, value FROM items WHERE seq = ?1"
-  // length() reads the row's header only, and is NULL for a tombstone; IS NULL would load the whole value
+  static let insert = "INSERT INTO items(seq, key, body, value) VALUES(?1, ?2, ?3, ?4)"
+
+  // The columns of all that read rows are in the order of `Column`.
+  static let read = "SELECT seq, key, body, value FROM items WHERE seq = ?1"
+  // Without the long values. length() reads the row's header only; IS NULL would load the whole value
   // (measured: 27,000 instead of a million rows of 100 kB a second).
   static let scanDown =
-    "SELECT seq, key, expires_at, state, length(value), checksum FROM items WHERE seq > 0 AND seq < ?1 ORDER BY seq DESC LIMIT ?2"
+    "SELECT seq, key, body FROM items WHERE seq > 0 AND seq < ?1 ORDER BY seq DESC LIMIT ?2"
   static let readDown =
-    "SELECT key, expires_at, flags, cas, state, checksum, value, seq FROM items WHERE seq > 0 AND seq < ?1 ORDER BY seq DESC LIMIT ?2"
-  static let dump =
-    "SELECT seq, key, expires_at, flags, cas, state, length(value) FROM items WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
+    "SELECT seq, key, body, value FROM items WHERE seq > 0 AND seq < ?1 ORDER BY seq DESC LIMIT ?2"
+  static let headsUp =
+    "SELECT seq, key, body, length(value) FROM items WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
   static let oldest =
-    "SELECT seq, key, length(value) FROM items WHERE seq >= ?1 ORDER BY seq LIMIT ?2"
+    "SELECT seq, key, body, length(value) FROM items WHERE seq >= ?1 ORDER BY seq LIMIT ?2"
   // For tools.
   static let headsDown =
-    "SELECT seq, key, expires_at, flags, cas, state, length(value) FROM items WHERE seq > 0 AND seq < ?1 ORDER BY seq DESC LIMIT ?2"
-  static let headsUp =
-    "SELECT seq, key, expires_at, flags, cas, state, length(value) FROM items WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
+    "SELECT seq, key, body, length(value) FROM items WHERE seq > 0 AND seq < ?1 ORDER BY seq DESC LIMIT ?2"
   static let readUp =
-    "SELECT key, expires_at, flags, cas, state, checksum, value, seq FROM items WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
+    "SELECT seq, key, body, value FROM items WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
   static let oldestSequence = "SELECT coalesce(min(seq), 0) FROM items WHERE seq > 0"
   static let pageSizeOfFile = "PRAGMA page_size"
   /// A file that is shorter than it says of itself is read as far as it goes, instead of not at all.
@@ -65,16 +72,22 @@ enum SQL {
 
   static let walMode = "PRAGMA journal_mode = WAL"
 
-  /// All steps of the schema after a version, in one transaction.
+  /// All steps of the schema after a version, in one transaction. The connection needs the function of `OldRows`.
   static func migrations(after version: Int) -> String {
-    """
-    BEGIN IMMEDIATE;
-    \(Migrations.all[version...].joined(separator: "\n"))
-    PRAGMA application_id = \(applicationID);
-    PRAGMA user_version = \(Migrations.all.count);
-    COMMIT;
-    """
+    let steps = Migrations.all.indices[version...].map { step in
+      step == OldRows.lastVersion ? Migrations.all[step] + OldRows.bringOver : Migrations.all[step]
+    }
+    return """
+      BEGIN IMMEDIATE;
+      \(steps.joined(separator: "\n"))
+      PRAGMA application_id = \(applicationID);
+      PRAGMA user_version = \(Migrations.all.count);
+      COMMIT;
+      """
   }
+
+  /// All rows may be written anew.
+  static let cacheOfAMigration = "PRAGMA cache_size = -65536"
 
   static func pragmas(synchronousFull: Bool, cacheKiB: Int) -> String {
     """

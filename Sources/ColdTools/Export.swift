@@ -72,7 +72,7 @@ package func export(
   // What came meanwhile, rows that were moved to the end to make room among them.
   let last = try file.marks(salvaging: salvaging).newestSequence
   try walkOn(from: marks.newestSequence, through: last, whole: marks.span) { row in
-    guard row.attributes.isOf(epoch: marks.flushEpoch), row.key.count > 0 else { return }
+    guard !row.isWhole || row.attributes.isOf(epoch: marks.flushEpoch), row.key.count > 0 else { return }
     if row.isWhole, let value = row.value, marks.isLive(row.attributes, isTombstone: false, at: moment) {
       StreamFormat.writeItem(key: row.key, value: value, attributes: withFlush(row.attributes), to: sink)
       summary.items += 1

@@ -141,6 +141,52 @@ package final class Connection: @unchecked Sendable {
   }
 }
 
+extension Connection {
+  /// A function of that name for the statements of this connection. The same arguments have to give the same answer.
+  package func define(
+    _ name: String, arguments: Int32, _ body: @escaping (FunctionCall) -> Void
+  ) throws(SQLiteError) {
+    let code = sqlite3_create_function_v2(
+      handle, name, arguments, SQLITE_UTF8 | SQLITE_DETERMINISTIC,
+      Unmanaged.passRetained(FunctionBody(body)).toOpaque(),
+      { context, count, arguments in
+        let body = Unmanaged<FunctionBody>.fromOpaque(sqlite3_user_data(context)!).takeUnretainedValue()
+        body.run(
+          FunctionCall(context: context!, arguments: UnsafeMutableBufferPointer(start: arguments, count: Int(count))))
+      }, nil, nil, { Unmanaged<FunctionBody>.fromOpaque($0!).release() })
+    if code != SQLITE_OK { throw failure(code, "function \(name)") }
+  }
+}
+
+/// Held by the connection, which SQLite tells when it lets go.
+private final class FunctionBody {
+  let run: (FunctionCall) -> Void
+  init(_ run: @escaping (FunctionCall) -> Void) { self.run = run }
+}
+
+/// Arguments and answer of a function; valid only while it runs. Without an answer it is NULL.
+package struct FunctionCall {
+  fileprivate let context: OpaquePointer
+  fileprivate let arguments: UnsafeMutableBufferPointer<OpaquePointer?>
+
+  package func int64(_ number: Int) -> Int64 { sqlite3_value_int64(arguments[number]) }
+  package func isNull(_ number: Int) -> Bool { sqlite3_value_type(arguments[number]) == SQLITE_NULL }
+  package func bytes(_ number: Int) -> UnsafeRawBufferPointer {
+    let start = sqlite3_value_blob(arguments[number])
+    return UnsafeRawBufferPointer(start: start, count: Int(sqlite3_value_bytes(arguments[number])))
+  }
+
+  /// The bytes are copied.
+  package func answer(_ bytes: UnsafeRawBufferPointer) {
+    if bytes.count == 0 {
+      sqlite3_result_zeroblob(context, 0)
+    } else {
+      sqlite3_result_blob64(
+        context, bytes.baseAddress, UInt64(bytes.count), unsafeBitCast(-1, to: sqlite3_destructor_type.self))
+    }
+  }
+}
+
 /// A prepared statement; used by its connection's thread. Owns its handle.
 package final class Statement {
   private let handle: OpaquePointer

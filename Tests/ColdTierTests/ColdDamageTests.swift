@@ -71,9 +71,10 @@ import Testing
       try change(path) {
         try $0.execute(
           """
-          INSERT INTO items SELECT -5, x'61', expires_at, flags, cas, state, checksum, value FROM items WHERE seq = 1;
-          INSERT INTO items SELECT 200, x'', -1, -1, -1, -1, -1, value FROM items WHERE seq = 1;
-          INSERT INTO items SELECT 201, x'62', 1 << 50, 1 << 50, -1, -1, -1, NULL FROM items WHERE seq = 1;
+          INSERT INTO items SELECT -5, x'61', body, value FROM items WHERE seq = 1;
+          INSERT INTO items SELECT 200, x'', body, value FROM items WHERE seq = 1;
+          INSERT INTO items SELECT 201, x'62', x'ffffffffffffffffffff', x'' FROM items WHERE seq = 1;
+          INSERT INTO items SELECT 202, x'62', x'', NULL FROM items WHERE seq = 1;
           """)
       }
       let box = try Box(path)
@@ -92,7 +93,7 @@ import Testing
       } while below != 0
       #expect(whole == 100)
       #expect(try box.read(200).result == .damaged)
-      #expect(try box.read(201).result == .damaged)
+      for row in 201...202 { #expect(try box.read(UInt64(row)).result == .damaged) }
       box.store.close()
     }
   }

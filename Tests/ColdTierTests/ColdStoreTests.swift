@@ -191,24 +191,6 @@ func withFile<R>(_ body: (String) throws -> R) throws -> R {
     }
   }
 
-  @Test(
-    arguments: [
-      (1, 0, 3_084_955_008_450_648_141), (3, 5, 1_931_428_728_953_566_542), (16, 4, 3_107_666_543_594_166_143),
-      (17, 16, 8_874_576_866_664_254_926), (250, 1000, 3_246_915_459_507_499_920), (33, -1, 6_979_218_971_407_875_413),
-    ] as [(Int, Int, Int64)])
-  func theChecksumIsPartOfTheFormat(keyCount: Int, valueCount: Int, expected: Int64) {
-    let key = (0..<keyCount).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 33) }
-    let value = (0..<max(valueCount, 0)).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ 5) }
-    key.withUnsafeBytes { key in
-      value.withUnsafeBytes { value in
-        let sum = rowChecksum(
-          key: key, value: valueCount < 0 ? nil : value,
-          attributes: ItemAttributes(flags: 1, expiresAt: 2, cas: 3, state: 4))
-        #expect(sum == expected)
-      }
-    }
-  }
-
   @Test(arguments: [1, 50, 99, 5000])
   func whatIsNoDatabaseIsSetAside(length: Int) throws {
     try withFile { path in

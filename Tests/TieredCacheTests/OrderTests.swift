@@ -260,7 +260,7 @@ import Testing
       bench.cache.writeCycle()
       if how == .damaged {
         try bench.cache.writeBehind!.writer.connection.execute(
-          "UPDATE items SET checksum = checksum + 1 WHERE seq = (SELECT max(seq) FROM items)")
+          "UPDATE items SET body = CAST(x'00' || body AS BLOB) WHERE seq = (SELECT max(seq) FROM items)")
       }
       bench.crash()
       bench = try Bench(path: path, clock: clock, scans: false)

@@ -11,7 +11,7 @@ import Testing
   private func names(_ range: Range<Int>) -> [String] { range.map { "key-\($0)" } }
 
   /// As a start does it that meets the rows since the last clean stop, and has not come further.
-  private func refill(_ bench: Bench) throws { try bench.cache.refill(try bench.cache.store!.makeRecentReader()!) }
+  private func refill(_ bench: Bench) throws { try bench.cache.refill(try bench.cache.store!.makeRecentReader()) }
 
   private func inRAM(_ bench: Bench, _ key: String) -> Bool {
     let bytes = Array(key.utf8)
@@ -86,7 +86,7 @@ import Testing
       // The note is that of the clean stop; the scan has met the rows since.
       clock.advance(seconds: 20)
       bench = try Bench(path: path, clock: clock, scans: false)
-      let recent = try bench.cache.store!.makeRecentReader()!
+      let recent = try bench.cache.store!.makeRecentReader()
       #expect(recent.through == 4)
       let scanner = try bench.cache.store!.makeScanner(hasher: bench.cache.hasher)
       while scanner.below > recent.through + 1 { #expect(try bench.cache.scanChunk(scanner, rows: 1)) }
