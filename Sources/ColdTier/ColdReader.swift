@@ -63,20 +63,27 @@ package final class ColdReader: @unchecked Sendable {
 
 /// The row that a statement with all columns stands on, if its checksums are right.
 func wholeRow(_ statement: Statement) -> ColdRow? {
-  let key = statement.bytes(Column.key)
-  let body = statement.bytes(Column.body)
+  wholeRow(
+    UInt64(statement.int64(Column.sequence)), key: statement.bytes(Column.key), body: statement.bytes(Column.body)
+  ) { statement.bytes(Column.value) }
+}
+
+/// `column`: what stands in the column of long values; asked for only if the body says that the value is there.
+@inline(__always)
+func wholeRow(
+  _ sequence: UInt64, key: UnsafeRawBufferPointer, body: UnsafeRawBufferPointer, column: () -> UnsafeRawBufferPointer
+) -> ColdRow? {
   guard RowBody.isWhole(key: key, body: body), let head = RowBody.Head(body) else { return nil }
   var value: UnsafeRawBufferPointer?
   switch head.place {
   case .here: value = UnsafeRawBufferPointer(rebasing: body[head.byteCount...])
   case .column:
-    let column = statement.bytes(Column.value)
-    guard head.fits(column, in: body) else { return nil }
-    value = column
+    let long = column()
+    guard head.fits(long, in: body) else { return nil }
+    value = long
   case .nowhere: value = nil
   }
-  return ColdRow(
-    sequence: UInt64(statement.int64(Column.sequence)), key: key, value: value, attributes: head.attributes)
+  return ColdRow(sequence: sequence, key: key, value: value, attributes: head.attributes)
 }
 
 /// Walks from the newest row to the oldest, for the start: first all rows without long values, then as

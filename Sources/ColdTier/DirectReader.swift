@@ -1,4 +1,3 @@
-import CacheCore
 import SQLite
 import Synchronization
 
@@ -45,15 +44,14 @@ package struct DirectReader: ~Copyable {
   }
 }
 
-/// A row of `items` as it lies in the file, if its checksum is right.
+/// A row of `items` as it lies in the file, if its checksums are right. The columns are those of the table, in the order
+/// of `Column`.
 private func wholeRow(_ record: StoredRecord, _ sequence: UInt64) -> ColdRow? {
-  // The first column is the row id, which stands elsewhere.
-  guard record.count == 8, record.isNull(0), let key = record.bytes(1), key.count > 0 else { return nil }
-  let value = record.bytes(7)
-  if value == nil && !record.isNull(7) { return nil }
-  let attributes = ItemAttributes(
-    flags: UInt32(truncatingIfNeeded: record.int64(3)), expiresAt: UInt32(truncatingIfNeeded: record.int64(2)),
-    cas: UInt64(bitPattern: record.int64(4)), state: UInt64(bitPattern: record.int64(5)))
-  guard rowChecksum(key: key, value: value, attributes: attributes) == record.int64(6) else { return nil }
-  return ColdRow(sequence: sequence, key: key, value: value, attributes: handedOut(attributes))
+  // The first one is the row id, which stands elsewhere.
+  guard record.count == 4, record.isNull(Int(Column.sequence)), let key = record.bytes(Int(Column.key)),
+    let body = record.bytes(Int(Column.body))
+  else { return nil }
+  return wholeRow(sequence, key: key, body: body) {
+    record.bytes(Int(Column.value)) ?? UnsafeRawBufferPointer(start: nil, count: 0)
+  }
 }
