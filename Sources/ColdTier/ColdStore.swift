@@ -482,8 +482,9 @@ package final class ColdStore: Sendable {
     }
   }
 
+  /// Brings what was committed into the file itself.
   @discardableResult
-  func checkpoint(
+  package func checkpoint(
     _ connection: Connection, _ mode: Connection.CheckpointMode, waiting milliseconds: Int32?
   ) throws(SQLiteError) -> (frames: Int, done: Int) {
     try checkpointing.withLock { _ throws(SQLiteError) in
