@@ -14,6 +14,9 @@ COLD_PATH ?= var/thermocline.db
 COLD_LIMIT ?= 1G
 MEMORY ?= 64
 OPTIONS ?=
+# A part of the tests: SWIFT_TEST_OPTIONS="--filter HotTierTests", PYTEST_FILES=Tests/Integration/test_restart.py.
+SWIFT_TEST_OPTIONS ?=
+PYTEST_FILES ?= Tests/Integration
 
 SERVER := .build/release/thermocline
 # What `make bench` compares with.
@@ -53,7 +56,7 @@ BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev
   libcurl4-openssl-dev libxml2-dev libncurses-dev zlib1g-dev
 # What the integration tests compare with, what they run in, what counts instructions, what looks at the page for
 # administrators and (promtool, of prometheus) at its metrics.
-TEST_PACKAGES := memcached libmemcached-tools libcache-memcached-fast-perl openssl python3 python3-venv valgrind \
+TEST_PACKAGES := sqlite3 zstd curl memcached libmemcached-tools libcache-memcached-fast-perl openssl python3 python3-venv valgrind \
   chromium prometheus
 # The clients of other languages, what the examples need, and what stands before many servers.
 CLIENT_PACKAGES := php-cli php-memcached ruby ruby-dalli ruby-sinatra ruby-webrick golang-go golang-github-bradfitz-gomemcache-dev \
@@ -61,8 +64,13 @@ CLIENT_PACKAGES := php-cli php-memcached ruby ruby-dalli ruby-sinatra ruby-webri
 
 # What `make deb` needs besides.
 DEB_PACKAGES := dpkg-dev binutils gzip
+# What makes empty systems for `make fresh`, and what its program is written in.
+FRESH_PACKAGES := debootstrap python3
+# What of the tests is run there: none, short, all, clients (all, and those of `make clients`).
+FRESH_TESTS ?= all
+FRESH_OPTIONS ?=
 
-.PHONY: help run build deb deb-packages test unit integration fuzz sanitize sanitize-address sanitize-thread lint format soak bench \
+.PHONY: help run build deb deb-packages fresh test unit integration fuzz sanitize sanitize-address sanitize-thread lint format soak bench \
         clients clean swift-present build-packages test-packages client-packages
 
 help: ## list what make can do
@@ -85,14 +93,15 @@ build: build-packages swift-present ## build the server in release mode: .build/
 test: lint build unit integration ## run every test, in their quick form
 
 unit: build-packages swift-present ## run the Swift tests
-	$(SWIFT) test $(IMPORT_CHECK)
+	$(SWIFT) test $(IMPORT_CHECK) $(SWIFT_TEST_OPTIONS)
 
 integration: build test-packages $(VENV)/installed ## run the tests that talk to a running server
-	$(VENV)/bin/pytest Tests/Integration
+	$(VENV)/bin/pytest $(PYTEST_FILES)
 
 soak: build test-packages $(VENV)/installed ## the long form of the tests: more crashes, power cuts and damage, and times are checked
 	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests|ColdBoundsTests'
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
+	@if [[ $$EUID == 0 ]]; then $(MAKE) fresh FRESH_TESTS=none; else echo "make fresh is left out: it needs root"; fi
 
 clients: build test-packages client-packages $(VENV)/installed ## run every client library and example, also those of PHP, Ruby, Perl and Go; prints a table
 	CLIENTS=all $(VENV)/bin/pytest $(addprefix Tests/Integration/test_, clients.py pymemcache.py django_cache.py django.py \
@@ -117,6 +126,12 @@ deb-packages:
 ifneq ($(APT),no)
 	@scripts/install-packages "build a Debian package" $(DEB_PACKAGES)
 endif
+
+fresh: swift-present ## the README's commands, the package and the Dockerfile's steps on empty Debian systems; root, an hour (FRESH_TESTS=short)
+ifneq ($(APT),no)
+	@scripts/install-packages "make empty systems" $(FRESH_PACKAGES)
+endif
+	/usr/bin/python3 Tests/Fresh/fresh.py --tests $(FRESH_TESTS) $(FRESH_OPTIONS)
 
 fuzz: build-packages swift-present ## try a million inputs on the parsers, and thousands on a whole server (FUZZ_RUNS=, FUZZ_SERVER_RUNS=, FUZZ_SEED=)
 	THERMOCLINE_FUZZ=1 $(SWIFT) build -c release --scratch-path $(FUZZ_BUILD) --product ProtocolFuzz
@@ -146,10 +161,10 @@ sanitize-thread: build-packages test-packages swift-present $(VENV)/installed
 	$(TSAN) THERMOCLINE=$(TSAN_BUILD)/debug/thermocline $(VENV)/bin/pytest $(addprefix Tests/Integration/test_, \
 	  concurrency.py load.py clients.py administration.py)
 
-lint: swift-present ## check the format of the Swift sources
+lint: build-packages swift-present ## check the format of the Swift sources
 	$(SWIFT) format lint --strict --recursive $(SWIFT_SOURCES)
 
-format: swift-present ## format the Swift sources
+format: build-packages swift-present ## format the Swift sources
 	$(SWIFT) format --in-place --recursive $(SWIFT_SOURCES)
 
 clean: ## remove what was built; var/ with the items stays

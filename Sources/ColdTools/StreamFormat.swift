@@ -1,7 +1,7 @@
 import CacheCore
 import MemcachedProtocol
 
-/// The format of export and import: a stream of meta commands, which any memcached server takes as well (docs/tools.md).
+/// The format of export and import: a stream of meta commands, which any memcached server takes as well (docs/file-format.md).
 ///
 ///     mn thermocline-export 1 cas=8589934592 items=2
 ///     ms user:1 5 T1795500000 F7 E6 O8.1795430000 q

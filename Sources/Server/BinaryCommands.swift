@@ -314,7 +314,7 @@ extension WorkerState {
     _ end: UnsafeRawPointer
   ) -> Next {
     let block: PinnedValue
-    switch room(connection, for: key, valueLength: request.valueLength) {
+    switch room(connection, for: key, valueLength: request.valueLength, here: end - request.value) {
     case .block(let made): block = made
     case .later: return .parked
     case .outOfMemory:

@@ -23,6 +23,13 @@ struct CommandCounters {
   var bytesRead: UInt64 = 0
   var bytesWritten: UInt64 = 0
   var idleKicks: UInt64 = 0
+  /// Connections that were closed: their client took or sent too little; or there was too much in buffers, most of it
+  /// replies, or commands and values.
+  var stalledKicks: UInt64 = 0
+  var cutForReplies: UInt64 = 0
+  var cutForCommands: UInt64 = 0
+  /// Values that waited until others had come in whole.
+  var waitsForBuffers: UInt64 = 0
   var waitsForRoom: UInt64 = 0
   /// Meta commands, `mn` and `me` included.
   var metaCommands: UInt64 = 0

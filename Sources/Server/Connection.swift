@@ -23,6 +23,8 @@ enum Parking: UInt8 {
   case stream
   /// It watches the log, and asks for nothing more.
   case watch
+  /// Values of others have to come in whole before there is memory for the one that it has announced.
+  case buffers
 }
 
 /// Why a connection ends, as the log of memcached calls it.
@@ -102,6 +104,22 @@ struct Connection {
   var incoming: IncomingValue? = nil
 
   var backlog = Backlog()
+  /// What of its buffers is counted in the worker's sum, and whether it may not be true any more.
+  var counted = BufferUse()
+  var buffersChanged = false
+  /// Its place in the worker's list of those that hold buffers; -1: it holds none.
+  var holderIndex: Int32 = -1
+  /// Since when it is looked at whether its client takes replies or sends a value, and how many bytes went through
+  /// the socket since.
+  var clientSince: UnixSeconds = 0
+  var clientBytes = 0
+  /// What the socket held at the first look; -1: there was none. What was gone at the last one, and how many seconds
+  /// running that was too little.
+  var clientQueued: Int32 = -1
+  var clientSeen = 0
+  var quietSeconds: UInt8 = 0
+  /// The order in which connections began to be waited for.
+  var clientTurn: UInt32 = 0
   var outstandingReads = 0
   var answers: [ColdAnswer] = []
   var commitTicket: UInt64 = 0
@@ -150,7 +168,8 @@ struct Connection {
 
   mutating func dropAnswers() {
     for answer in answers { answer.release() }
-    answers.removeAll(keepingCapacity: true)
+    // An idle connection keeps no memory, and what few commands need is not asked for again and again.
+    answers.removeAll(keepingCapacity: answers.capacity <= 8)
   }
 
   var pendingBytes: UnsafeMutableRawPointer { pending! + pendingStart }
@@ -161,6 +180,7 @@ struct Connection {
       dropPending()
       return
     }
+    buffersChanged = true
     if let pending, bytes >= pending, bytes + count <= pending + pendingCapacity, count >= pendingCapacity / 4 {
       pendingStart = bytes - UnsafeRawPointer(pending)
       pendingCount = count
@@ -168,7 +188,7 @@ struct Connection {
     }
     if count > pendingCapacity || pendingCapacity > 4096 && count < pendingCapacity / 4 {
       // `bytes` may lie in the buffer that is replaced.
-      let capacity = max(count + count / 2, 256)
+      let capacity = max(count + min(count / 2, 4096), 256)
       let fresh = malloc(capacity)!
       fresh.copyMemory(from: bytes, byteCount: count)
       free(pending)
@@ -197,6 +217,7 @@ struct Connection {
 
   mutating func dropPending() {
     if pending != nil {
+      buffersChanged = true
       free(pending)
       pending = nil
       pendingCapacity = 0

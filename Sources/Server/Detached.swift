@@ -27,6 +27,7 @@ extension WorkerState {
     else { return false }
     detached.pointee.append(currentLine, byteCount)
     detached.pointee.detachedHashes.append(key.hash)
+    connection.pointee.buffersChanged = true
     // One that waits already comes to this command in its turn.
     guard detached.pointee.parking == .none else { return true }
     switch outcome {
@@ -55,6 +56,7 @@ extension WorkerState {
     if end - currentLine < byteCount { return .incomplete }
     detached.pointee.append(currentLine, byteCount)
     detached.pointee.detachedHashes.append(cache.hasher.hash(request.keyStart, request.keyLength))
+    connection.pointee.buffersChanged = true
     return .at(currentLine + byteCount)
   }
 
@@ -100,6 +102,8 @@ extension WorkerState {
     retire(detached)
     guard let owner else { return }
     owner.pointee.detached = nil
+    owner.pointee.buffersChanged = true
+    settle(owner)
     if owner.pointee.parking == .detached { resume(owner) }
   }
 }

@@ -15,16 +15,25 @@ extension WorkerState {
     case outOfMemory
   }
 
-  /// Memory for a large value that was announced.
+  /// Memory for a large value that was announced, of which so many bytes are here.
   mutating func room(
-    _ connection: UnsafeMutablePointer<Connection>, for key: CacheKey, valueLength: Int
+    _ connection: UnsafeMutablePointer<Connection>, for key: CacheKey, valueLength: Int, here: Int
   ) -> Room {
+    if mustWaitForBuffers(connection, bytes: valueLength, here: here) {
+      park(connection, .buffers)
+      return .later
+    }
     while true {
+      connection.pointee.buffersChanged = true
       switch cache.allocateBlock(
         for: key, valueLength: valueLength, now: now, claimed: &connection.pointee.claimedRoom)
       {
-      case .block(let block): return .block(block)
-      case .outOfMemory: return .outOfMemory
+      case .block(let block):
+        beginWaitingForClient(connection)
+        return .block(block)
+      case .outOfMemory:
+        askForMemory()
+        return .outOfMemory
       case .full:
         park(connection, .room)
         return .later
@@ -47,6 +56,7 @@ extension WorkerState {
     // What the value before left behind goes as this one comes, not at once.
     if cache.pool.hasExcess { cache.pool.trim() }
     connection.pointee.incoming!.received += received
+    connection.pointee.clientBytes += received
     finishLargeIfWhole(connection)
     if connection.pointee.secure != nil { takeMoreInTurn(connection) }
   }

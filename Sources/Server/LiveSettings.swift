@@ -21,6 +21,7 @@ extension ServerShared {
   private var liveLimits: LiveSetting {
     LiveSetting(keys: [
       "max-connections", "reject-at-maximum", "requests-per-event", "udp-reply-datagrams", "idle-timeout",
+      "buffers.total", "buffers.per-connection", "buffers.stall-timeout",
       "disable-flush-all", "enable-shutdown", "disable-dumping", "disable-watch", "hot.max-item-size",
       "cold.start-wait",
     ]) { [self] now, next in

@@ -19,6 +19,8 @@ final class Mailbox: ColdReadSink, CommitSink {
     /// Settings were changed while serving.
     case limits(ServerShared.Limits)
     case pulse(Pulse, worker: Int)
+    /// Memory was refused to a client, while others may hold some that they do not take.
+    case memoryIsShort
     case stop
   }
 

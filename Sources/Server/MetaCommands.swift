@@ -298,7 +298,7 @@ extension WorkerState {
     _ after: UnsafeRawPointer, _ end: UnsafeRawPointer
   ) -> Next {
     let block: PinnedValue
-    switch room(connection, for: key, valueLength: request.valueLength) {
+    switch room(connection, for: key, valueLength: request.valueLength, here: end - after) {
     case .block(let made): block = made
     case .later: return .parked
     case .outOfMemory:

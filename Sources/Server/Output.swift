@@ -37,7 +37,11 @@ struct Output {
   @inline(__always) var isEmpty: Bool { count == 0 && pinCount == 0 }
   @inline(__always) var room: Int { capacity - count }
   @inline(__always) var end: UnsafeMutableRawPointer { base + count }
-  var mustFlush: Bool { pinCount >= Self.maximumPins - 1 }
+  /// Values are pinned that have to be sent before there are more.
+  private(set) var mustFlush = false
+  private var pinnedBytes = 0
+  /// Bytes of pinned values from which on that is so.
+  var mostPinned = Int.max
 
   /// Counts bytes that were written at `end`.
   @inline(__always) mutating func advance(_ bytes: Int) { count += bytes }
@@ -63,12 +67,20 @@ struct Output {
   mutating func append(_ block: PinnedValue, byteCount: Int) {
     pins[pinCount] = Pin(offset: count, block: block, byteCount: byteCount)
     pinCount += 1
+    pinnedBytes += byteCount
+    if pinCount >= Self.maximumPins - 1 || pinnedBytes >= mostPinned { mustFlush = true }
+  }
+
+  private mutating func forgetPins() {
+    pinCount = 0
+    pinnedBytes = 0
+    mustFlush = false
   }
 
   /// Forgets what was written since `mark`, pins included.
   mutating func clear() {
     for i in 0..<pinCount { pins[i].block.release() }
-    pinCount = 0
+    forgetPins()
     count = 0
   }
 
@@ -195,7 +207,7 @@ struct Output {
         }
       }
     }
-    pinCount = 0
+    forgetPins()
     count = 0
   }
 
@@ -203,7 +215,7 @@ struct Output {
   mutating func reset() {
     if pinCount > 0 {
       for i in 0..<pinCount { pins[i].block.release() }
-      pinCount = 0
+      forgetPins()
     }
     count = 0
   }
@@ -218,8 +230,11 @@ struct Backlog {
   }
   private var chunks: [Chunk] = []
   private(set) var byteCount = 0
+  /// Bytes of memory that are its own: of copies, not of pinned values.
+  private(set) var copiedBytes = 0
 
   var isEmpty: Bool { chunks.isEmpty }
+  var pinsValues: Bool { chunks.contains { if case .pin = $0 { true } else { false } } }
 
   mutating func append(copying bytes: UnsafeRawPointer, _ count: Int) {
     if count == 0 { return }
@@ -227,6 +242,7 @@ struct Backlog {
     copy.copyMemory(from: bytes, byteCount: count)
     chunks.append(.bytes(copy, start: 0, end: count))
     byteCount += count
+    copiedBytes += count
   }
 
   /// Takes over a reference to the block.
@@ -271,7 +287,7 @@ struct Backlog {
       allowance -= sent
       if sent == end - start {
         free(first)
-        chunks.removeFirst()
+        if chunks.count == 1 { chunks = [] } else { chunks.removeFirst() }
         continue
       }
       switch first {
@@ -283,16 +299,19 @@ struct Backlog {
     return true
   }
 
-  private func free(_ chunk: Chunk) {
+  private mutating func free(_ chunk: Chunk) {
     switch chunk {
-    case .bytes(let base, _, _): base.deallocate()
+    case .bytes(let base, _, let end):
+      base.deallocate()
+      copiedBytes -= end
     case .pin(let block, _, _): block.release()
     }
   }
 
   mutating func clear() {
+    if chunks.isEmpty { return }
     for chunk in chunks { free(chunk) }
-    chunks.removeAll()
+    chunks = []
     byteCount = 0
   }
 }

@@ -8,7 +8,7 @@ extension WorkerState {
     connection.pointee.parking = why
     switch why {
     case .coldRead, .scan, .room, .detached: noteWait(connection)
-    case .commit, .output, .stream, .watch, .none: break
+    case .commit, .output, .stream, .watch, .buffers, .none: break
     }
     switch why {
     case .scan:
@@ -19,6 +19,7 @@ extension WorkerState {
       waitingForCycle.append(connection)
       updateWants()
       counters.waitsForRoom += 1
+    case .buffers: waitingForBuffers.append(connection)
     case .coldRead, .output, .commit, .detached, .stream, .watch, .none: break
     }
   }
@@ -45,6 +46,7 @@ extension WorkerState {
       }
     }
     finishResume(connection)
+    settle(connection)
   }
 
   /// After a turn that took up what was left over.
@@ -82,6 +84,7 @@ extension WorkerState {
     connection.pointee.parking = connection.pointee.stream == nil ? .none : .stream
     if !drainBacklog(connection) { return }
     if connection.pointee.parking == .none { resume(connection) }
+    settle(connection)
   }
 
   mutating func cycleEnded(_ number: UInt64, succeeded: Bool) {

@@ -95,6 +95,7 @@ extension WorkerState {
       return
     }
     continueStream(connection)
+    settle(connection)
   }
 
   /// Sends what is there, unless the client has still to take what was sent before.
@@ -129,12 +130,9 @@ extension WorkerState {
   /// Sends from the backlog of a connection that is parked for a stream or watches; what is left is sent when
   /// the socket takes more. False: the connection is closed.
   mutating func sendBacklog(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
-    if !connection.pointee.backlog.send(to: connection.pointee.socket, connection.pointee.secure) {
-      connection.pointee.closeReason = .error
-      close(connection)
-      return false
-    }
+    if !send(backlogOf: connection) { return false }
     if !connection.pointee.backlog.isEmpty && !connection.pointee.wantsWrite {
+      beginWaitingForClient(connection)
       connection.pointee.wantsWrite = true
       setInterest(connection, reading: false)
     }

@@ -31,6 +31,7 @@ package func serve(
   let signals = signalfd(-1, &caught, Int32(SFD_CLOEXEC) | Int32(SFD_NONBLOCK))
   guard signals >= 0 else { throw ListenError(description: "no signalfd: \(String(cString: strerror(errno)))") }
   raiseDescriptorLimit(to: settings.maximumConnections + 100, logger: logger)
+  returnLargeBuffers()
 
   let passwords = try settings.passwordFile.map(readPasswords)
   // The files may be readable only for who the server is before it becomes another.
@@ -198,7 +199,8 @@ extension ServerShared.Limits {
     self.init(
       maximumItemBytes: settings.maximumItemSize, maximumConnections: settings.maximumConnections,
       threads: settings.threads, startWaitMilliseconds: Int64(settings.cold?.startWaitMilliseconds ?? 0),
-      idleTimeoutSeconds: UInt32(settings.idleTimeout), flushDisabled: settings.flushDisabled,
+      idleTimeoutSeconds: UInt32(settings.idleTimeout), buffers: BufferLimits(settings),
+      flushDisabled: settings.flushDisabled,
       casDisabled: settings.casDisabled, dumpsDisabled: settings.dumpsDisabled,
       watchDisabled: settings.watchDisabled, saslEnabled: settings.saslEnabled,
       shutdownEnabled: settings.shutdownEnabled,
@@ -206,6 +208,10 @@ extension ServerShared.Limits {
       datagramsPerReply: settings.datagramsPerReply, rejectsAtMaximum: settings.rejectsAtMaximum)
   }
 }
+
+/// Buffers of 64 KiB and more are the system's again when they are freed. Else malloc, which takes the size of a freed one
+/// for the usual, would keep all that clients that did not read had cost.
+private func returnLargeBuffers() { mallopt(M_MMAP_THRESHOLD, 64 << 10) }
 
 /// As memcached does: room for every connection that is allowed, as far as the system lets us.
 func raiseDescriptorLimit(to wanted: Int, logger: Logger) {

@@ -59,6 +59,7 @@ extension WorkerState {
           // What has to wait for a commit goes where the rest of it will be held.
           if connection.pointee.needsCommit {
             out.spill(after: 0, into: &connection.pointee.backlog)
+            connection.pointee.buffersChanged = true
           } else if !flush(connection) {
             return false
           }
@@ -170,13 +171,15 @@ struct StatisticsReader {
     list.add("total_connections", shared.connectionsTotal.load(ordering: .relaxed))
     list.add("rejected_connections", shared.connectionsRejected.load(ordering: .relaxed))
     list.add("connection_structures", open)
-    list.add("response_obj_oom", 0)
-    list.add("response_obj_count", 0)
-    list.add("response_obj_bytes", 0)
+    let buffered = shared.buffered
+    list.add("response_obj_oom", sum.cutForReplies)
+    list.add("response_obj_count", shared.workers.reduce(0) { $0 + $1.state.pointee.holders.count })
+    list.add("response_obj_bytes", buffered.replies)
     list.add("read_buf_count", shared.workers.count)
-    list.add("read_buf_bytes", shared.workers.reduce(0) { $0 + $1.state.pointee.inputCapacity })
+    let ownBytes = shared.workers.reduce(0) { $0 + $1.state.pointee.inputCapacity }
+    list.add("read_buf_bytes", ownBytes + buffered.commands + buffered.values)
     list.add("read_buf_bytes_free", 0)
-    list.add("read_buf_oom", 0)
+    list.add("read_buf_oom", sum.cutForCommands)
     list.add("reserved_fds", 0)
   }
 

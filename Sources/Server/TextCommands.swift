@@ -302,7 +302,7 @@ extension WorkerState {
   ) -> Next {
     let name = cache.key(request.keyStart, request.keyLength)
     let block: PinnedValue
-    switch room(connection, for: name, valueLength: request.valueLength) {
+    switch room(connection, for: name, valueLength: request.valueLength, here: end - after) {
     case .block(let made): block = made
     case .later: return .parked
     case .outOfMemory:
@@ -360,6 +360,7 @@ extension WorkerState {
     if !changed.tookBlock { incoming.block.release() }
     incoming.key.deallocate()
     connection.pointee.incoming = nil
+    connection.pointee.buffersChanged = true
   }
 
   // MARK: Arithmetic, deletion, touching

@@ -7,12 +7,16 @@ struct TierReadings {
   let commands: CommandCounters
   let memory: Int
   let memoryLimit: Int
+  let buffered: BufferUse
+  let bufferLimit: Int
 
   init(_ reader: StatisticsReader) {
     tier = reader.cache.statistics()
     commands = reader.summed()
     memory = reader.cache.pool.usedBytes
     memoryLimit = reader.cache.pool.limitBytes
+    buffered = reader.shared.buffered
+    bufferLimit = reader.limits.buffers.total
   }
 
   var cold: TierStatistics.Cold? { tier.cold }
@@ -54,7 +58,7 @@ struct TierFigure: Sendable {
   private static let refusals = "Items that were not written to the file, by why; they live in RAM alone."
   private static let evictions = "Live items that were given up, by tier and cause."
 
-  static let all = contents + memory + losses + writing + movement + reading + file
+  static let all = contents + memory + buffers + losses + writing + movement + reading + file
 
   private static let contents: [TierFigure] = [
     .init("hot_hits", "hits_total", hot, .counter, hits) {
@@ -82,6 +86,30 @@ struct TierFigure: Sendable {
     .init("hot_segments_reclaimed", "hot_segments_reclaimed_total", [], .counter, "Segments of RAM that were emptied.")
     {
       Int64(clamping: $0.tier.hot.segmentsReclaimed)
+    },
+  ]
+
+  private static let holding = "Bytes that connections hold, by what for."
+  private static let cut = "Connections that were closed for what they held, by why."
+
+  private static let buffers: [TierFigure] = [
+    .init("buffer_bytes") { Int64($0.buffered.total) },
+    .init("buffer_bytes_commands", "buffer_bytes", [("of", "commands")], .gauge, holding) {
+      Int64($0.buffered.commands)
+    },
+    .init("buffer_bytes_values", "buffer_bytes", [("of", "values")], .gauge, holding) { Int64($0.buffered.values) },
+    .init("buffer_bytes_replies", "buffer_bytes", [("of", "replies")], .gauge, holding) { Int64($0.buffered.replies) },
+    .init("buffer_limit", "buffer_limit_bytes", [], .gauge, "Bytes that connections may hold together.") {
+      Int64($0.bufferLimit)
+    },
+    .init("buffer_waits", "buffer_waits_total", [], .counter, "Values that waited until others had come in whole.") {
+      Int64(clamping: $0.commands.waitsForBuffers)
+    },
+    .init("stalled_kicks", "connections_cut_total", [("cause", "stalled")], .counter, cut) {
+      Int64(clamping: $0.commands.stalledKicks)
+    },
+    .init("buffer_kicks", "connections_cut_total", [("cause", "buffers")], .counter, cut) {
+      Int64(clamping: $0.commands.cutForReplies &+ $0.commands.cutForCommands)
     },
   ]
 

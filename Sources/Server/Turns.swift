@@ -33,12 +33,15 @@ extension WorkerState {
   }
 
   /// As many bytes of replies wait for the next turn; one send for each turn would cost more than the commands.
-  private static let maximumHeld = 16 << 10
+  static let maximumHeld = 16 << 10
 
   /// Puts the replies of a turn away for the next one. False if they are to be sent.
   mutating func holdReplies(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     if out.count > Self.maximumHeld || out.pinCount > 0 || !connection.pointee.backlog.isEmpty { return false }
-    if connection.pointee.held == nil { connection.pointee.held = malloc(Self.maximumHeld) }
+    if connection.pointee.held == nil {
+      connection.pointee.held = malloc(Self.maximumHeld)
+      connection.pointee.buffersChanged = true
+    }
     connection.pointee.held!.copyMemory(from: out.base, byteCount: out.count)
     connection.pointee.heldCount = out.count
     out.clear()
@@ -70,8 +73,10 @@ extension WorkerState {
       if !connection.pointee.isYielded && !connection.pointee.isClosed, let held = connection.pointee.held {
         free(held)
         connection.pointee.held = nil
+        connection.pointee.buffersChanged = true
       }
       if connection.pointee.parking == .none { finishResume(connection) }
+      settle(connection)
     }
     yieldedLeft = 0
     yieldedInTurn.removeAll(keepingCapacity: true)

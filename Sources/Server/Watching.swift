@@ -42,7 +42,7 @@ extension WorkerState {
       if lines.isEmpty { continue }
       counters.bytesWritten &+= UInt64(lines.count)
       lines.withUnsafeBytes { connection.pointee.backlog.append(copying: $0.baseAddress!, lines.count) }
-      _ = sendBacklog(connection)
+      if sendBacklog(connection) { settle(connection) }
     }
   }
 

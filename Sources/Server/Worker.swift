@@ -36,6 +36,7 @@ final class ServerShared: Sendable {
     var threads: Int
     var startWaitMilliseconds: Int64
     var idleTimeoutSeconds: UInt32
+    var buffers: BufferLimits
     var flushDisabled: Bool
     var casDisabled: Bool
     var dumpsDisabled: Bool
@@ -169,6 +170,16 @@ struct WorkerState {
   var datagramScratch: UnsafeMutableRawPointer? = nil
   var waitingDatagrams = 0
   var stopping = false
+  /// Connections that hold buffers, and what these take together.
+  var holders: [UnsafeMutablePointer<Connection>] = []
+  var buffered = BufferUse()
+  /// With a value announced that has to wait until others have come in whole.
+  var waitingForBuffers: [UnsafeMutablePointer<Connection>] = []
+  /// There is less in buffers than before.
+  var buffersShrank = false
+  var lastStallCheck: UnixSeconds = 0
+  var clientTurns: UInt32 = 0
+  var lastAskedForMemory: UnixSeconds = 0
   private var lastIdleCheck: UnixSeconds = 0
   /// Closed in this round of events, which may still name them.
   private var graveyard: [UnsafeMutablePointer<Connection>] = []
@@ -195,6 +206,7 @@ struct WorkerState {
     input = .allocate(byteCount: inputCapacity, alignment: 4096)
     // Above the threshold: one more item, or the longest list of statistics.
     out = Output(capacity: Self.flushThreshold + inline + (64 << 10))
+    out.mostPinned = limits.buffers.perConnection
     served = .allocate(capacity: 1)
     served.initialize(to: -1)
     keyScratch = .allocate(byteCount: 256, alignment: 8)
@@ -231,9 +243,10 @@ struct WorkerState {
     EventLog.serves(served)
     while !stopping {
       let waits = !waitingForScan.isEmpty || !waitingForCycle.isEmpty
+      let looksRound = limits.idleTimeoutSeconds > 0 || !holders.isEmpty
       let timeout: Int32 =
         !yielded.isEmpty
-        ? 0 : waits ? 50 : !watching.isEmpty ? Self.logInterval : (limits.idleTimeoutSeconds > 0 ? 1000 : -1)
+        ? 0 : waits ? 50 : !watching.isEmpty ? Self.logInterval : looksRound ? 1000 : -1
       nextEvent = 0
       eventCount = Int(epoll_wait(epoll, events, Self.maximumEvents, timeout))
       now = cache.clock.now()
@@ -246,12 +259,15 @@ struct WorkerState {
           continue
         }
         serve(connection, events: event.events)
+        settle(connection)
       }
       if !yielded.isEmpty { serveYielded() }
       if waits { retryOverdue() }
       latency.endRound()
       if !wishes.isEmpty { submitWishes() }
       if !watching.isEmpty { deliverLog() }
+      if buffersShrank { retryForBuffers() }
+      if !holders.isEmpty && now != lastStallCheck { checkStalled() }
       if !graveyard.isEmpty { emptyGraveyard() }
       if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
     }
@@ -312,7 +328,8 @@ struct WorkerState {
       case .streamed(let ticket, let isLast):
         streamed(UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!, isLast: isLast)
       case .report(let report): add(to: report)
-      case .limits(let fresh): limits = fresh
+      case .limits(let fresh): take(fresh)
+      case .memoryIsShort: closeStalled(onlyIfPinned: true)
       case .pulse(let pulse, let worker): pulse.felt(worker)
       case .stop: stopping = true
       }
@@ -382,12 +399,14 @@ struct WorkerState {
       return
     }
     noteClosed(connection)
+    count(connection, BufferUse(), holds: false)
     // Its goodbye goes over the socket.
     connection.pointee.secure?.free()
     connection.pointee.secure = nil
     Glibc.close(connection.pointee.socket)
     if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
     if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
+    if !waitingForBuffers.isEmpty { waitingForBuffers.removeAll { $0 == connection } }
     if connection.pointee.isYielded { yielded.removeAll { $0 == connection } }
     if let previous = connection.pointee.previous {
       previous.pointee.next = connection.pointee.next
@@ -397,6 +416,7 @@ struct WorkerState {
     connection.pointee.next?.pointee.previous = connection.pointee.previous
     connectionCount -= 1
     if let detached = connection.pointee.detached { detached.pointee.owner = nil }
+    connection.pointee.detached = nil
     shared.connectionCount.subtract(1, ordering: .relaxed)
     connection.pointee.deinitialize()
     // Answers that are still to come name this memory; the last of them frees it. Without any, it is
@@ -509,6 +529,7 @@ struct WorkerState {
     if connection.pointee.needsCommit && !out.isEmpty {
       connection.pointee.needsCommit = false
       out.spill(after: 0, into: &connection.pointee.backlog)
+      connection.pointee.buffersChanged = true
       holdForCommit(connection)
       return
     }
@@ -529,6 +550,7 @@ struct WorkerState {
     counters.bytesWritten &+= UInt64(out.count)
     if !connection.pointee.backlog.isEmpty {
       out.spill(after: 0, into: &connection.pointee.backlog)
+      connection.pointee.buffersChanged = true
       return true
     }
     switch out.send(to: connection.pointee.socket, connection.pointee.secure) {
@@ -537,6 +559,7 @@ struct WorkerState {
       return true
     case .part(let sent):
       out.spill(after: sent, into: &connection.pointee.backlog)
+      beginWaitingForClient(connection)
       connection.pointee.wantsWrite = true
       if connection.pointee.parking == .none { connection.pointee.parking = .output }
       setInterest(connection, reading: false)
@@ -551,12 +574,10 @@ struct WorkerState {
   /// Sends on what the socket did not take before. False if the connection is closed.
   mutating func drainBacklog(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
     if connection.pointee.parking == .commit || connection.pointee.datagram != nil { return true }
-    if !connection.pointee.backlog.send(to: connection.pointee.socket, connection.pointee.secure) {
-      close(connection)
-      return false
-    }
+    if !send(backlogOf: connection) { return false }
     if !connection.pointee.backlog.isEmpty {
       if !connection.pointee.wantsWrite {
+        beginWaitingForClient(connection)
         connection.pointee.wantsWrite = true
         setInterest(connection, reading: false)
       }

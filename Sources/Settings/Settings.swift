@@ -116,6 +116,12 @@ package struct Settings: Sendable, Equatable {
   /// `log.keys`: messages about an item name its key. Values are never in a message.
   package var logsKeys = false
   package var idleTimeout = 0
+  /// `buffers.total`: bytes that all connections together hold of commands and replies.
+  package var bufferTotal = 64 << 20
+  /// `buffers.per-connection`: bytes of replies that wait for one client before no more of its commands are carried out.
+  package var bufferPerConnection = 1 << 20
+  /// `buffers.stall-timeout`: seconds in which a client has to take or send something; 0: for ever.
+  package var stallTimeout = 60
   package var user: String? = nil
   package var daemonize = false
   package var pidFile: String? = nil

@@ -126,6 +126,12 @@ package enum SettingsTable {
     duration(
       "idle-timeout", allowed: "seconds, or a duration as 90s or 5m; 0 = never", seconds: \.settings.idleTimeout
     ).live,
+    size("buffers.total", 4 << 20...1 << 40, \.settings.bufferTotal).live,
+    size("buffers.per-connection", 128 << 10...1 << 30, \.settings.bufferPerConnection).live,
+    duration(
+      "buffers.stall-timeout", allowed: "seconds, or a duration as 90s or 5m; 0 = never",
+      seconds: \.settings.stallTimeout
+    ).live,
     flag("disable-flush-all", \.settings.flushDisabled).live,
     flag("disable-cas", \.settings.casDisabled),
     flag("enable-shutdown", \.settings.shutdownEnabled).live,

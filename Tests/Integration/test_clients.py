@@ -485,7 +485,7 @@ def test_cold_items_over_tls(cold_and_secure, name):
     place, authority = cold_and_secure
     context = authority.trust()
     if name == "pymemcache":
-        client = PooledClient(("localhost", place.port), default_noreply=False, timeout=20, tls_context=context)
+        client = PooledClient(("127.0.0.1", place.port), default_noreply=False, timeout=20, tls_context=context)
         store_many, read_many = client.set_many, client.get_many
     else:
         context.check_hostname = False  # it does not hand the name on

@@ -301,7 +301,7 @@ RING = harness.ROOT / "examples" / "many-machines" / "ring.py"
 
 def step(command: str, directory: Path, **instead: object) -> str:
     """Runs a command of the page, with what it names there replaced (`__` stands for a dot)."""
-    assert f"    {command}\n" in PAGE, f"docs/many-machines.md does not say: {command}"
+    assert re.search(rf"^ *{re.escape(command)}$", PAGE, re.MULTILINE), f"docs/many-machines.md does not say: {command}"
     for name, value in instead.items():
         command = command.replace(name.replace("__", "."), str(value))
     command = command.replace("thermocline ", f"{harness.BINARY} ").replace("ring.py", f"{sys.executable} {RING}")

@@ -13,7 +13,7 @@ DOCUMENTS = [harness.ROOT / "README.md", *sorted((harness.ROOT / "docs").glob("*
 
 def test_the_command_line_is_memcacheds_and_more(tmp_path):
     page = (harness.ROOT / "docs" / "moving-in.md").read_text()
-    theirs, ours = (shlex.split(line) for line in re.findall(r"^    ((?:memcached|thermocline) +-l .*)$", page, re.MULTILINE))
+    theirs, ours = (shlex.split(line) for line in re.findall(r"^((?:memcached|thermocline) +-l .*)$", page, re.MULTILINE))
     assert ours[1:len(theirs)] == theirs[1:] and ours[len(theirs):] == ["--cold-path", "/var/lib/thermocline/items.db", "--cold-limit", "20G"]
     found = []
     for words, binary in ((theirs, harness.PEER), (ours, harness.BINARY)):

@@ -279,7 +279,7 @@ TOGETHER = {"hot.no-evictions": {"hot.memory": "256m"}}
 
 
 def test_every_live_setting_is_changed_under_load():
-    manual = (harness.ROOT / "docs" / "tuning.md").read_text()
+    manual = (harness.ROOT / "docs" / "settings.md").read_text()
     live = set(re.findall(r"^\| `([^`]+)` \| [^|]+ \| live \|", manual, re.MULTILINE))
     assert live == set(LIVE) | LIVE_ELSEWHERE | {"rules"}
 

@@ -292,7 +292,7 @@ def test_pymemcache_speaks_tls(secure, authority):
     from pymemcache.client.base import Client
 
     server = secure()
-    one = Client(("localhost", server.port), tls_context=client(authority), timeout=10, connect_timeout=10)
+    one = Client(("127.0.0.1", server.port), tls_context=client(authority), timeout=10, connect_timeout=10)
     assert one.set("a", b"1" * 100_000) and one.get("a") == b"1" * 100_000
     assert one.set_many({f"k{i}": b"%d" % i for i in range(200)}) == []
     assert one.get_many([f"k{i}" for i in range(200)]) == {f"k{i}": b"%d" % i for i in range(200)}

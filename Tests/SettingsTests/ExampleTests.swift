@@ -66,11 +66,11 @@ import Testing
   }
 
   @Test func theTableOfTheManualIsThatOfTheProgram() throws {
-    let manual = try text("docs/tuning.md")
+    let manual = try text("docs/settings.md")
     for entry in SettingsTable.entries {
       let value = entry.defaultText.isEmpty ? "none" : "`\(entry.defaultText)`"
       let row = "\n| `\(entry.key)` | \(value) | \(entry.isLive ? "live" : "start") | "
-      #expect(manual.contains(row), "docs/tuning.md should have a row that begins with \(row)")
+      #expect(manual.contains(row), "docs/settings.md should have a row that begins with \(row)")
     }
     let rows = manual.split(separator: "\n").filter {
       $0.hasPrefix("| `") && ($0.contains("| live |") || $0.contains("| start |"))
