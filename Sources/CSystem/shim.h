@@ -1,6 +1,7 @@
 #pragma once
 // What Swift cannot reach by itself: system headers that are not in its Glibc module, and one hint to
 // the memory system. No logic of ours.
+#include <fcntl.h>
 #include <malloc.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -22,4 +23,10 @@ extern ssize_t preadv2(int file, const struct iovec *parts, int count, off_t off
 static inline ssize_t read_if_in_memory(int file, void *target, size_t count, off_t offset) {
   struct iovec part = {target, count};
   return preadv2(file, &part, 1, offset, /* RWF_NOWAIT */ 8);
+}
+
+// A file for reading, of which the system does not note when it was read (O_NOATIME, for whoever owns it).
+static inline int open_to_read(const char *path) {
+  int file = open(path, O_RDONLY | O_CLOEXEC | 01000000);
+  return file >= 0 ? file : open(path, O_RDONLY | O_CLOEXEC);
 }

@@ -194,7 +194,7 @@ package final class ColdStore: Sendable {
     rootOfItems = found.root
     casReservationIsPending = try !Self.reserve(from: found.casFloor, connection, logger)
     // A disk of tests' own is not passed by.
-    directFile = options.vfs == nil ? Glibc.open(path, O_RDONLY | O_CLOEXEC) : -1
+    directFile = options.vfs == nil ? TablePages.open(path) : -1
   }
 
   /// What is reserved when the numbers begin at `floor`.
