@@ -54,7 +54,7 @@ extension WorkerState {
           case .at(let next): p = next
           case .incomplete, .parked: return p
           case .parkedAt(let next): return next
-          case .again: break
+          case .again: requestsLeft &+= 1
           case .closed: return end
           }
           continue
@@ -111,7 +111,9 @@ extension WorkerState {
       case .at(let next): p = next
       case .incomplete, .parked: return p
       case .parkedAt(let next): return next
-      case .again: continue
+      case .again:
+        // In the same turn, or another connection's row would take the place of this one's.
+        requestsLeft &+= 1
       case .closed: return end
       }
     }
