@@ -86,8 +86,8 @@ import Testing
         let value = try row(of: key, bench).value
         #expect(value == (key == "key-77" ? nil : Array("value of \(key), and more of it".utf8)), "\(key)")
       }
-      #expect(bench.text("key-77") == nil)
-      #expect(bench.cache.statistics().cold!.reads.damaged == 1)
+      // The readers find it whole in the WAL, where it still is.
+      #expect(bench.text("key-77") == "value of key-77, and more of it")
       bench.stop()
     }
   }
