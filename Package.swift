@@ -114,7 +114,7 @@ let package = Package(
     .testTarget(
       name: "ServerTests",
       dependencies: [
-        "Server", "Settings", "TieredCache", "CacheCore", "HotTier", "ColdTier",
+        "Server", "Settings", "TieredCache", "CacheCore", "HotTier", "ColdTier", "SQLiteFaults",
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .testTarget(name: "ThermoclineTests", dependencies: ["thermocline", "Settings"], swiftSettings: common),

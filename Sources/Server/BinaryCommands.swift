@@ -165,6 +165,10 @@ extension WorkerState {
       }
     }
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, request.value, end) }
+    if case .overloaded = outcome {
+      reply(request, .outOfMemory, "the cold tier is overloaded")
+      return skip(connection, request)
+    }
     let touches = touchTo != nil
     var isHit = false
     if case .done = outcome { isHit = true }
@@ -299,6 +303,7 @@ extension WorkerState {
       reply(request, .outOfMemory, "Out of memory allocating item")
     case .tooLarge: reply(request, .tooLarge)
     case .notDurable: reply(request, .outOfMemory, "the cold tier cannot be written")
+    case .overloaded: reply(request, .outOfMemory, "the cold tier is overloaded")
     default:
       // Nothing to replace, or something in the way of add.
       if compares {
@@ -401,6 +406,7 @@ extension WorkerState {
     case .notANumber: reply(request, .notANumber)
     case .outOfMemory: reply(request, .outOfMemory, "Out of memory incrementing value")
     case .notDurable: reply(request, .outOfMemory, "the cold tier cannot be written")
+    case .overloaded: reply(request, .outOfMemory, "the cold tier is overloaded")
     default:
       if isIncrement { counters.incrementMisses &+= 1 } else { counters.decrementMisses &+= 1 }
       reply(request, .notFound)
@@ -430,6 +436,7 @@ extension WorkerState {
       acknowledge(request)
     case .exists: reply(request, .exists)
     case .notDurable: reply(request, .outOfMemory, "the cold tier cannot be written")
+    case .overloaded: reply(request, .outOfMemory, "the cold tier is overloaded")
     default:
       if case .scanning = outcome { cache.remove(key) }
       counters.deleteMisses &+= 1

@@ -122,6 +122,7 @@ extension WorkerState {
       connection.pointee.holderIndex = -1
       if holders.isEmpty { holders = [] }
     }
+    holderCount = holders.count
   }
 
   mutating func take(_ fresh: ServerShared.Limits) {

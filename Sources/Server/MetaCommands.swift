@@ -97,6 +97,7 @@ extension WorkerState {
       }
       if (options.changes || options.creates) && cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
     case .notDurable: out.append(Reply.notDurable)
+    case .overloaded: out.append(Reply.overloaded)
     default:
       counters.getCommands &+= 1
       counters.getMisses &+= 1
@@ -260,6 +261,9 @@ extension WorkerState {
     case .notDurable:
       out.append(Reply.notDurable)
       return
+    case .overloaded:
+      out.append(Reply.overloaded)
+      return
     default: break
     }
     out.append(status)
@@ -375,6 +379,9 @@ extension WorkerState {
     case .notDurable:
       out.append(Reply.notDurable)
       return outcome
+    case .overloaded:
+      out.append(Reply.overloaded)
+      return outcome
     default:
       if case .scanning = outcome { cache.remove(key) }
       counters.deleteMisses &+= 1
@@ -424,6 +431,7 @@ extension WorkerState {
     case .notANumber: out.append(Reply.notANumber)
     case .outOfMemory: out.append(Reply.outOfMemoryInArithmetic)
     case .notDurable: out.append(Reply.notDurable)
+    case .overloaded: out.append(Reply.overloaded)
     default:
       if isIncrement { counters.incrementMisses &+= 1 } else { counters.decrementMisses &+= 1 }
       out.append("NF")
@@ -510,7 +518,11 @@ extension WorkerState {
     }
     if mustWait(connection, outcome) { return outcome }
     counters.metaCommands &+= 1
-    if case .done = outcome { out.advance(written) } else { out.append("EN\r\n") }
+    switch outcome {
+    case .done: out.advance(written)
+    case .overloaded: out.append(Reply.overloaded)
+    default: out.append("EN\r\n")
+    }
     return outcome
   }
 }

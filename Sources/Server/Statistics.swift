@@ -173,7 +173,7 @@ struct StatisticsReader {
     list.add("connection_structures", open)
     let buffered = shared.buffered
     list.add("response_obj_oom", sum.cutForReplies)
-    list.add("response_obj_count", shared.workers.reduce(0) { $0 + $1.state.pointee.holders.count })
+    list.add("response_obj_count", shared.workers.reduce(0) { $0 + $1.state.pointee.holderCount })
     list.add("response_obj_bytes", buffered.replies)
     list.add("read_buf_count", shared.workers.count)
     let ownBytes = shared.workers.reduce(0) { $0 + $1.state.pointee.inputCapacity }

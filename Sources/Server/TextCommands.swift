@@ -275,6 +275,7 @@ extension WorkerState {
     case .tooLarge: out.append(Reply.tooLarge)
     case .outOfMemory: out.append(Reply.outOfMemoryStoring)
     case .notDurable: out.append(Reply.notDurable)
+    case .overloaded: out.append(Reply.overloaded)
     case .scanning: out.append(verb == .cas ? Reply.notFound : Reply.notStored)
     case .notStored, .notANumber, .cold, .full: out.append(Reply.notStored)
     }
@@ -393,6 +394,7 @@ extension WorkerState {
     case .notANumber: if !request.noreply { out.append(Reply.notANumber) }
     case .outOfMemory: if !request.noreply { out.append(Reply.outOfMemoryInArithmetic) }
     case .notDurable: if !request.noreply { out.append(Reply.notDurable) }
+    case .overloaded: if !request.noreply { out.append(Reply.overloaded) }
     default:
       if isIncrement { counters.incrementMisses &+= 1 } else { counters.decrementMisses &+= 1 }
       if !request.noreply { out.append(Reply.notFound) }
@@ -420,6 +422,7 @@ extension WorkerState {
       out.append(Reply.deleted)
       if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
     case .notDurable: out.append(Reply.notDurable)
+    case .overloaded: out.append(Reply.overloaded)
     default: out.append(Reply.notFound)
     }
     return .at(after)
@@ -436,7 +439,9 @@ extension WorkerState {
     ) { _ in }
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, after, end) }
     counters.touchCommands &+= 1
-    if case .done = outcome {
+    if case .overloaded = outcome {
+      if !request.noreply { out.append(Reply.overloaded) }
+    } else if case .done = outcome {
       counters.touchHits &+= 1
       if !request.noreply {
         out.append(Reply.touched)

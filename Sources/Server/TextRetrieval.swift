@@ -43,6 +43,10 @@ extension WorkerState {
       case .full:
         park(connection, .room)
         return suspend(connection, verb, expiry, before)
+      case .overloaded:
+        // The line that ends the reply; what was found before it stands.
+        out.append(Reply.overloaded)
+        return .at(after)
       default: continue
       }
     }

@@ -176,6 +176,10 @@ struct TierFigure: Sendable {
       "cold_reads_outdated", "cold_reads_outdated_total", [], .counter,
       "Rows that were read and no longer counted when they came."
     ) { $0.tierCount(\.coldStale) },
+    .init(
+      "cold_reads_overloaded", "cold_reads_overloaded_total", [], .counter,
+      "Reads that the file had no time for: the queue was full, or they waited too long."
+    ) { $0.fileCount(\.reads.overloaded) },
     .init("cold_reads_queued", "cold_reads_queued", [], .gauge, "Rows that wait for a reader.") {
       $0.cold.map { Int64($0.reads.queued) }
     },

@@ -78,6 +78,12 @@ final class ServerShared: Sendable {
   /// A copy; workers have their own, so that they need no lock for it.
   var limits: Limits { currentLimits.withLock { $0 } }
 
+  /// How long the cache may take to end; nil: as long as it takes.
+  var stopTimeoutMilliseconds: Int? {
+    let wanted = administration.settings.cold?.stopTimeoutMilliseconds ?? 0
+    return wanted == 0 ? nil : wanted
+  }
+
   /// Workers take them over between two commands.
   func setLimits(_ limits: Limits) {
     currentLimits.withLock { $0 = limits }
@@ -168,6 +174,8 @@ struct WorkerState {
   var stopping = false
   /// Connections that hold buffers, and what these take together.
   var holders: [UnsafeMutablePointer<Connection>] = []
+  /// How many, for who answers `stats` on another thread.
+  var holderCount = 0
   var buffered = BufferUse()
   /// With a value announced that has to wait until others have come in whole.
   var waitingForBuffers: [UnsafeMutablePointer<Connection>] = []

@@ -9,7 +9,7 @@ import Synchronization
 ///           8  sequence    UInt64    of the row that was read
 ///          16  hash        UInt64
 ///          24  result      UInt8     1: a row, its item follows; 0: none, or damaged; 2: the file could
-///                                    not be read
+///                                    not be read; 3: it has no time for it; 4: it is to be asked for again
 ///          25  gaveBlock   UInt8    1: the item's block is that of an item in RAM
 ///          32  an Item record as it would lie in a segment, inline or with a LargeBlock
 public struct ColdAnswer: @unchecked Sendable {
@@ -26,6 +26,10 @@ public struct ColdAnswer: @unchecked Sendable {
   package var wasFound: Bool { address.load(fromByteOffset: 24, as: UInt8.self) == 1 }
   /// The file could not be read; that says nothing about the row.
   package var hasFailed: Bool { address.load(fromByteOffset: 24, as: UInt8.self) == 2 }
+  /// The file has no time for it; that says nothing about the row either.
+  package var isOverloaded: Bool { address.load(fromByteOffset: 24, as: UInt8.self) == 3 }
+  /// Too much was read at once: it is to be asked for once more.
+  package var isPostponed: Bool { address.load(fromByteOffset: 24, as: UInt8.self) == 4 }
   /// The block of a large item belongs to an item in RAM as well. Once: what is evicted links blocks into
   /// a list, through the block itself. Only under the lock of the key's shard.
   var gaveBlock: Bool {
@@ -51,6 +55,14 @@ public struct ColdAnswer: @unchecked Sendable {
 
   static func failed(sequence: UInt64, hash: UInt64) -> ColdAnswer {
     make(0, sequence: sequence, hash: hash, result: 2)
+  }
+
+  static func overloaded(sequence: UInt64, hash: UInt64) -> ColdAnswer {
+    make(0, sequence: sequence, hash: hash, result: 3)
+  }
+
+  static func postponed(sequence: UInt64, hash: UInt64) -> ColdAnswer {
+    make(0, sequence: sequence, hash: hash, result: 4)
   }
 
   /// A copy of a row. `pool`: counts the block of a large value, which no limit refuses: who asked for it waits.

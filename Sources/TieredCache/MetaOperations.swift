@@ -124,6 +124,10 @@ extension TieredCache {
       case .absent: break
       case .unread(let sequence): return .finished(.cold(sequence: sequence))
       case .unknown: return .finished(.scanning)
+      case .overloaded:
+        // What would make the item must not take it for absent.
+        let fails = options.creates || live.failsWhenOverloaded.load(ordering: .relaxed)
+        return .finished(fails ? .overloaded : .notFound)
       case .row(let row):
         return visitRow(row, key, options, now: now, &state, visitor)
       }
@@ -231,6 +235,7 @@ extension TieredCache {
       case .absent: break
       case .unread(let sequence): return .finished(.cold(sequence: sequence))
       case .unknown: return .finished(.scanning)
+      case .overloaded: return .finished(.overloaded)
       case .row(let row):
         if let unique = options.unique, row.item.cas != unique { return .finished(.exists) }
         guard options.marksStale || options.clearsValue else {

@@ -246,6 +246,7 @@ extension TieredCache {
         return put(
           key, flags: flags, expiresAt: expiresAt, value, over: nil, now: now, change, &state, &changed)
       case .unknown: return .finished(.scanning)
+      case .overloaded: return .finished(.overloaded)
       case .row(let row): present = row.item
       }
     }
@@ -412,6 +413,7 @@ extension TieredCache {
       case .absent: break
       case .unread(let sequence): return .finished(.cold(sequence: sequence))
       case .unknown: return .finished(.scanning)
+      case .overloaded: return .finished(.overloaded)
       case .row(let row):
         inRAM = promote(row, key, now: now, &state)
         if inRAM == nil { return .needsRoom(roomToPromote(row)) }

@@ -132,6 +132,7 @@ extension TieredCache {
     case .absent: return .notFound
     case .unread(let sequence): return .cold(sequence: sequence)
     case .unknown: return .scanning
+    case .overloaded: return live.failsWhenOverloaded.load(ordering: .relaxed) ? .overloaded : .notFound
     case .row(let row):
       sampleRead(.coldHit, row.item, key.hash, &state)
       let isPopular = noteColdHit(key, now: now, &state)
@@ -185,6 +186,7 @@ extension TieredCache {
     case absent
     case unread(UInt64)
     case unknown
+    case overloaded
     case row(ColdAnswer)
   }
 
@@ -208,6 +210,8 @@ extension TieredCache {
       return .unread(entry.sequence)
     }
     if answer.hasFailed { return .absent }
+    if answer.isOverloaded { return .overloaded }
+    if answer.isPostponed { return .unread(entry.sequence) }
     if !answer.wasFound {
       // The row is gone or damaged: nothing of it is ever served.
       state.counters.coldMissing += 1

@@ -174,6 +174,7 @@ extension TieredCache {
     while true {
       let stopping = background.wait(milliseconds: 250, until: { $0.stopping }, { $0.stopping })
       if stopping { return }
+      coldReads?.giveUpLate()
       sweepOnce(now: clock.now())
       limitSamplingCost()
     }

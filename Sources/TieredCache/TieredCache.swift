@@ -42,6 +42,11 @@ package struct TieredCacheOptions: Sendable {
   package var slowDisk = SlowDiskPolicy.wait
   package var admission = AdmissionLimits()
   package var readers = 2
+  /// Rows that may wait for a reader, and for how long; 0: as long as it takes.
+  package var readQueue = 16_384
+  package var readTimeoutMilliseconds = 5000
+  /// A read that the file has no time for fails; else it is a miss.
+  package var failsWhenOverloaded = false
   package var startWaitMilliseconds = 500
   /// With a cold tier: items not used for so long leave RAM; nil: only under pressure.
   package var demoteAfterSeconds: UInt32? = nil
@@ -99,6 +104,8 @@ public enum Outcome {
   case full
   /// Under durability always: the file can't be written now.
   case notDurable
+  /// The row is in the file, which has no time for it now: nothing is known of the item, and nothing was changed.
+  case overloaded
 }
 
 /// The cache: the only place that knows that there are two tiers.
@@ -214,6 +221,7 @@ public final class TieredCache: Sendable {
     }
     if let store {
       coldReads = ColdReads(pool: pool, hasher: hasher)
+      coldReads!.setBounds(queue: options.readQueue, timeoutMilliseconds: options.readTimeoutMilliseconds)
       writeBehind = WriteBehind(
         writer: try store.makeWriter(), admission: options.admission, casReservedTo: firstCAS + (1 << 32))
       if flushIsDue { writeBehind!.flushChanged.store(true, ordering: .relaxed) }

@@ -39,6 +39,12 @@ final class WriteBehind: @unchecked Sendable {
   let admissionLimits: Lock<AdmissionLimits>
   /// What is written now is written by a clean stop.
   var isStopping = false
+  /// When a clean stop has to have ended, in monotonic nanoseconds.
+  let writeUntil = Atomic<UInt64>(.max)
+  var isLate: Bool {
+    let end = writeUntil.load(ordering: .acquiring)
+    return end != .max && MonotonicTime.nanoseconds() > end
+  }
 
   private let wanted = Atomic<Bool>(false)
   private let signalled = Atomic<Bool>(false)
@@ -151,16 +157,16 @@ extension TieredCache {
     queueEverythingUnsaved()
     // The first cycle also writes the marks of a flush.
     writeCycle()
-    for _ in 0..<2 where hasUnsaved { writeCycle() }
-    if hasUnsaved { logger.error("the cold tier could not be written at the end: what it did not take is lost") }
+    for _ in 0..<2 where unsavedChanges > 0 && !behind.isLate { writeCycle() }
+    let lost = unsavedChanges
+    if lost > 0 { logger.error("the cold tier did not take \(lost) changes at the end: they are lost") }
   }
 
-  private var hasUnsaved: Bool {
-    for i in 0..<shardCount
-    where (shards + i).withLock({ $0.unsavedQueue.count > 0 || !$0.tombstones.isEmpty }) {
-      return true
-    }
-    return false
+  /// Items and deletions that wait to be written; some may be out of date.
+  package var unsavedChanges: Int {
+    var count = 0
+    for i in 0..<shardCount { count += (shards + i).withLock { $0.unsavedQueue.count + $0.tombstones.count } }
+    return count
   }
 
   /// Writes what was unsaved when it began. Returns false if the file could not be written.
@@ -177,11 +183,13 @@ extension TieredCache {
       try writeMarks()
       try fitFile()
       beginCycle()
-      while collect() > 0 {
+      while !behind.isLate && collect() > 0 {
         behind.onFullBatch?()
         try writeBatch()
         behind.roomMade()
       }
+      // Nothing that was not taken may count as written.
+      if behind.isLate { succeeded = false }
       // What a flush killed before its turn counts as written only with the mark of the flush.
       try writeFlushMark()
       try behind.writer.sync()
