@@ -26,12 +26,22 @@ REQUIREMENTS := Tests/Integration/requirements.txt
 FUZZ_BUILD := .build-fuzz
 FUZZ_RUNS ?= 1000000
 FUZZ_SERVER_RUNS ?= 10000
+FUZZ_CONFIG_RUNS ?= 300000
+FUZZ_FILE_RUNS ?= 20000
 FUZZ_SEED ?= 1
 # An input that breaks a property, or takes seconds, is kept in $(FUZZ_BUILD).
 FUZZ_OPTIONS = -seed=$(FUZZ_SEED) -max_len=1500 -timeout=30 -rss_limit_mb=4096 -artifact_prefix=$(FUZZ_BUILD)/ \
   -verbosity=0 -print_final_stats=1
-# libFuzzer reports a crash itself.
-FUZZ := SWIFT_BACKTRACE=enable=no
+# libFuzzer reports a crash itself. Caches live until the end of the process, and the library that reads files keeps buffers.
+FUZZ := SWIFT_BACKTRACE=enable=no ASAN_OPTIONS=detect_leaks=0
+# A plan of the build that was kept from another product is not found again (SwiftPM 6.3).
+FUZZ_BUILD_FLAGS = -c release --scratch-path $(FUZZ_BUILD) --disable-build-manifest-caching
+# How long `make soak` keeps up its load, which plan it follows, how many commands a second (0: as many as go), and where
+# its report goes.
+SOAK_MINUTES ?= 30
+SOAK_SEED ?= 1
+SOAK_RATE ?= 2000
+SOAK_REPORT ?= .build/soak
 SWIFT_SOURCES := Sources Tests migrations Package.swift
 # The Swift libraries are linked in: the server runs where no Swift is, and takes less memory. (The default linker
 # warns about functions of theirs.)
@@ -70,7 +80,7 @@ FRESH_PACKAGES := debootstrap python3
 FRESH_TESTS ?= all
 FRESH_OPTIONS ?=
 
-.PHONY: help run build deb deb-packages fresh test unit integration fuzz sanitize sanitize-address sanitize-thread lint format soak bench \
+.PHONY: help run build deb deb-packages fresh test unit integration fuzz sanitize sanitize-address sanitize-thread lint format soak soak-load soak-tests bench \
         clients clean swift-present build-packages test-packages client-packages
 
 help: ## list what make can do
@@ -98,7 +108,13 @@ unit: build-packages swift-present ## run the Swift tests
 integration: build test-packages $(VENV)/installed ## run the tests that talk to a running server
 	$(VENV)/bin/pytest $(PYTEST_FILES)
 
-soak: build test-packages $(VENV)/installed ## the long form of the tests: more crashes, power cuts and damage, and times are checked
+soak: soak-load soak-tests ## a mixed load over restarts, full disks, reloads and storms, with a report (SOAK_MINUTES=, SOAK_SEED=, SOAK_RATE=); then the long form of the tests
+
+soak-load: build test-packages $(VENV)/installed
+	cd Tests/Integration && ../../$(VENV)/bin/python -m soak --minutes $(SOAK_MINUTES) --seed $(SOAK_SEED) \
+	  --rate $(SOAK_RATE) --report $(abspath $(SOAK_REPORT))
+
+soak-tests: build test-packages $(VENV)/installed
 	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests|ColdBoundsTests'
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
 	@if [[ $$EUID == 0 ]]; then $(MAKE) fresh FRESH_TESTS=none; else echo "make fresh is left out: it needs root"; fi
@@ -133,11 +149,12 @@ ifneq ($(APT),no)
 endif
 	/usr/bin/python3 Tests/Fresh/fresh.py --tests $(FRESH_TESTS) $(FRESH_OPTIONS)
 
-fuzz: build-packages swift-present ## try a million inputs on the parsers, and thousands on a whole server (FUZZ_RUNS=, FUZZ_SERVER_RUNS=, FUZZ_SEED=)
-	THERMOCLINE_FUZZ=1 $(SWIFT) build -c release --scratch-path $(FUZZ_BUILD) --product ProtocolFuzz
-	THERMOCLINE_FUZZ=1 $(SWIFT) build -c release --scratch-path $(FUZZ_BUILD) --product ServerFuzz
+fuzz: build-packages swift-present ## try inputs by the 100,000 on parsers, settings, a whole server, a damaged file (FUZZ_RUNS=, FUZZ_SERVER_RUNS=, FUZZ_CONFIG_RUNS=, FUZZ_FILE_RUNS=, FUZZ_SEED=)
+	@for product in ProtocolFuzz ServerFuzz ConfigFuzz FileFuzz; do \
+	  THERMOCLINE_FUZZ=1 $(SWIFT) build $(FUZZ_BUILD_FLAGS) --product $$product; \
+	done
+	@mkdir -p $(FUZZ_BUILD)/found/{text,binary,server-text,server-binary,config,file}
 	@for protocol in text binary; do \
-	  mkdir -p $(FUZZ_BUILD)/found/$$protocol $(FUZZ_BUILD)/found/server-$$protocol; \
 	  echo "The parsers of the $$protocol protocol: $(FUZZ_RUNS) inputs"; \
 	  $(FUZZ) $(FUZZ_BUILD)/release/ProtocolFuzz -runs=$(FUZZ_RUNS) $(FUZZ_OPTIONS) -dict=Tests/Fuzz/$$protocol.dict \
 	    $(FUZZ_BUILD)/found/$$protocol Tests/Fuzz/corpus/$$protocol; \
@@ -145,6 +162,12 @@ fuzz: build-packages swift-present ## try a million inputs on the parsers, and t
 	  $(FUZZ) $(FUZZ_BUILD)/release/ServerFuzz -runs=$(FUZZ_SERVER_RUNS) $(FUZZ_OPTIONS) -dict=Tests/Fuzz/$$protocol.dict \
 	    $(FUZZ_BUILD)/found/server-$$protocol Tests/Fuzz/corpus/$$protocol; \
 	done
+	@echo "Config files, command lines and environments: $(FUZZ_CONFIG_RUNS) inputs"
+	$(FUZZ) $(FUZZ_BUILD)/release/ConfigFuzz -runs=$(FUZZ_CONFIG_RUNS) $(FUZZ_OPTIONS) -dict=Tests/Fuzz/config.dict \
+	  $(FUZZ_BUILD)/found/config Tests/Fuzz/corpus/config
+	@echo "Files of the cold tier that are damaged: $(FUZZ_FILE_RUNS) of them"
+	$(FUZZ) $(FUZZ_BUILD)/release/FileFuzz -runs=$(FUZZ_FILE_RUNS) $(FUZZ_OPTIONS) -max_len=200 \
+	  $(FUZZ_BUILD)/found/file Tests/Fuzz/corpus/file
 
 sanitize: sanitize-address sanitize-thread ## run the tests with the address sanitizer, and those that use threads with the thread sanitizer
 

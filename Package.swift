@@ -122,8 +122,10 @@ let package = Package(
 )
 
 if fuzzes {
-  // A source file may have one target only, and ServerFuzz shares one with the tests.
-  package.targets.removeAll { $0.type == .test }
+  // A source file may have one target only: ServerFuzz and FileFuzz share some with the tests, ConfigFuzz with the
+  // program, since the command line is read there.
+  package.targets.removeAll { $0.type == .test || $0.name == "thermocline" }
+  package.products = []
   // gold, the default, cannot link the sanitizers here.
   let linking: [LinkerSetting] = [.unsafeFlags(["-use-ld=lld"] + sanitized)]
   package.targets += [
@@ -135,6 +137,23 @@ if fuzzes {
       dependencies: [
         "Server", "TieredCache", "ColdTier", "CacheCore", "Settings", .product(name: "Logging", package: "swift-log"),
       ], path: "Tests", sources: ["Fuzz/ServerFuzz/ServerFuzz.swift", "ServerTests/ServedStream.swift"],
+      swiftSettings: common, linkerSettings: linking),
+    .executableTarget(
+      name: "FileFuzz",
+      dependencies: [
+        "TieredCache", "HotTier", "ColdTier", "SQLite", "CacheCore", .product(name: "Logging", package: "swift-log"),
+      ], path: "Tests",
+      sources: ["Fuzz/FileFuzz"]
+        + ["Harness", "SmallFile", "FileDamage"].map { "TieredCacheTests/\($0).swift" },
+      swiftSettings: common, linkerSettings: linking),
+    .executableTarget(
+      name: "ConfigFuzz",
+      dependencies: [
+        "Admin", "Server", "Settings", "ColdTools", "ColdTier",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+      ], path: ".", exclude: ["Sources/thermocline/Thermocline.swift"],
+      sources: ["Sources/thermocline", "Tests/Fuzz/ConfigFuzz", "Tests/ThermoclineTests/AnyConfiguration.swift"],
       swiftSettings: common, linkerSettings: linking),
   ]
 }

@@ -35,6 +35,14 @@ public struct ItemAttributes: Equatable, Sendable {
   @inlinable
   public func isOf(epoch: UInt64) -> Bool { state >> 8 & 0xff_ffff == epoch & 0xff_ffff }
 
+  /// Whether this was written after a flush that came after the one that began `epoch`. Of the 24 bits that are kept,
+  /// half of the numbers lie ahead.
+  @inlinable
+  public func isOfEpoch(after epoch: UInt64) -> Bool {
+    let ahead = (state >> 8 &- epoch) & 0xff_ffff
+    return ahead != 0 && ahead < 1 << 23
+  }
+
   @inlinable
   public var lastAccess: UnixSeconds { UnixSeconds(truncatingIfNeeded: state >> 32) }
 

@@ -86,6 +86,8 @@ package final class ColdScanner: @unchecked Sendable {
   private let scan: Statement
   private let readDown: Statement
   private let hasher: KeyHasher
+  /// The flush epoch that the file names. The mark of a flush is written before any row that comes after it.
+  private let epoch: UInt64
   /// Every row from here on has been met.
   package private(set) var below: UInt64
 
@@ -96,8 +98,9 @@ package final class ColdScanner: @unchecked Sendable {
     package let isTombstone: Bool
   }
 
-  init(_ connection: Connection, hasher: KeyHasher, below: UInt64) throws(ColdError) {
+  init(_ connection: Connection, hasher: KeyHasher, epoch: UInt64, below: UInt64) throws(ColdError) {
     self.hasher = hasher
+    self.epoch = epoch
     self.below = below
     (scan, readDown) = try translating { () throws(SQLiteError) in
       (try Statement(connection, SQL.scanDown), try Statement(connection, SQL.readDown))
@@ -105,7 +108,8 @@ package final class ColdScanner: @unchecked Sendable {
   }
 
   /// Why `next` has come to an end before the oldest row: there is a row whose key is not what was written, or rows
-  /// are missing. Which keys these were nobody knows, so no older row can be taken for the newest of its key.
+  /// are missing. Which keys these were nobody knows, so no older row can be taken for the newest of its key. Or a row
+  /// was written after a flush of which the file says nothing: then it may have been any of the older rows that died.
   package private(set) var distrust: String? = nil
 
   /// The next `count` rows, newest first. False: there are no more.
@@ -125,6 +129,10 @@ package final class ColdScanner: @unchecked Sendable {
           self.distrust =
             sequence + 1 != self.below
             ? "rows \(sequence + 1) to \(self.below - 1) are missing" : "row \(sequence) is not as it was written"
+          return false
+        }
+        if head.attributes.isOfEpoch(after: self.epoch) {
+          self.distrust = "row \(sequence) was written after a flush that the file does not know of"
           return false
         }
         self.below = sequence

@@ -426,7 +426,7 @@ package final class ColdStore: Sendable {
   package func makeDumper() throws(ColdError) -> ColdDumper { try ColdDumper(try connect(cacheKiB: 2048)) }
 
   package func makeScanner(hasher: KeyHasher) throws(ColdError) -> ColdScanner {
-    try ColdScanner(try connect(cacheKiB: 8192), hasher: hasher, below: newestSequence + 1)
+    try ColdScanner(try connect(cacheKiB: 8192), hasher: hasher, epoch: flushEpoch, below: newestSequence + 1)
   }
 
   package func makeRecentReader() throws(ColdError) -> RecentReader {

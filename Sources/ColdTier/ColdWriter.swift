@@ -476,8 +476,17 @@ package final class ColdWriter: @unchecked Sendable {
   // MARK: Marks
 
   /// Every row of an epoch below `epoch` is dead; another flush is due at `pendingAt` (0 = none).
+  ///
+  /// The mark has no checksum, but a row has: the deletion of a key that nobody has is put behind the dead rows, of the new
+  /// epoch, so that a start meets it before them and knows if the mark is not what was written.
   package func recordFlush(epoch: UInt64, pendingAt: UnixSeconds) throws(ColdError) {
-    try transaction(SQL.pageSize * 4) { () throws(SQLiteError) in
+    try transaction(SQL.pageSize * 8) { () throws(SQLiteError) in
+      if epoch != (try ColdStore.meta(.flushEpoch, self.connection)) {
+        let key: StaticString = "\0"
+        _ = try self.append(
+          UnsafeRawBufferPointer(start: key.utf8Start, count: 1), nil,
+          ItemAttributes(state: ItemAttributes.state(marks: 0, epoch: epoch)))
+      }
       try ColdStore.setMeta(.flushEpoch, Int64(epoch), self.connection)
       try ColdStore.setMeta(.flushAt, Int64(pendingAt), self.connection)
     }

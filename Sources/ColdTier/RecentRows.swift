@@ -93,8 +93,10 @@ package final class RecentReader: @unchecked Sendable {
 
   init(_ connection: Connection) throws(ColdError) {
     (through, list, read) = try translating { () throws(SQLiteError) in
-      (
-        UInt64(max(try ColdStore.meta(.recentThrough, connection), 0)), try Statement(connection, SQL.readRecent),
+      let through = try ColdStore.meta(.recentThrough, connection)
+      return (
+        // No sequence: then the parts don't fit it either, and nothing is noted.
+        UInt64((0...ColdStore.lastSequence).contains(through) ? through : 0), try Statement(connection, SQL.readRecent),
         try Statement(connection, SQL.read)
       )
     }

@@ -35,14 +35,15 @@ package struct Configuration: Sendable {
       for depth in common..<above.count { text += indent(depth) + "\(above[depth]):\n" }
       section = above
       let value = entry.text(draft)
-      let origin = draft.origins[entry.key] ?? "default"
+      let origin = SettingsError.line(draft.origins[entry.key] ?? "default")
       let name = parts[parts.count - 1]
       if entry.kind == .list && !value.isEmpty {
         text += "\(name):  # \(origin)\n" + settings.rules.map { "  - \($0.text)\n" }.joined()
         continue
       }
       let isShown = !value.isEmpty && !entry.isSecret
-      let shown = isShown ? Self.scalar(value, entry.kind) : value.isEmpty ? inferred(entry.key) : value
+      let shown =
+        isShown ? Self.scalar(value, entry.kind) : SettingsError.line(value.isEmpty ? inferred(entry.key) : value)
       let line = indent(above.count) + (isShown ? "" : "#") + "\(name): \(shown)"
       text += line + String(repeating: " ", count: max(40 - line.utf8.count, 2)) + "# \(origin)\n"
     }
@@ -69,9 +70,12 @@ package struct Configuration: Sendable {
       for character in text.unicodeScalars {
         switch character {
         case "\"", "\\": quoted += "\\\(character)"
-        case _ where character.value < 32 || character.value == 127:
+        // Also what YAML takes for the end of a line, or for the mark of a byte order.
+        case _ where character.value < 32 || (127..<160).contains(character.value):
           let digits = String(character.value, radix: 16)
           quoted += "\\x" + (digits.utf8.count < 2 ? "0" : "") + digits
+        case "\u{2028}", "\u{2029}", "\u{feff}", "\u{fffe}", "\u{ffff}":
+          quoted += "\\u" + String(character.value, radix: 16)
         default: quoted.unicodeScalars.append(character)
         }
       }

@@ -165,7 +165,7 @@ package struct SettingsError: Error, CustomStringConvertible, Equatable {
   package let allowed: String?
 
   package init(_ description: String) {
-    self.description = description
+    self.description = Self.line(description)
     origin = nil
     key = nil
     value = nil
@@ -176,7 +176,7 @@ package struct SettingsError: Error, CustomStringConvertible, Equatable {
   package init(origin: String, key: String, value: String, allowed: String) {
     // Behind an option its key says nothing new.
     let subject = origin.hasPrefix("-") ? "" : " for \(key)"
-    description = "\(origin): '\(value)' is not allowed\(subject): \(allowed)"
+    description = Self.line("\(origin): '\(value.prefix(200))' is not allowed\(subject): \(allowed)")
     self.origin = origin
     self.key = key
     self.value = value
@@ -185,10 +185,29 @@ package struct SettingsError: Error, CustomStringConvertible, Equatable {
 
   /// A key that no setting has; `nearest`: the one that was perhaps meant.
   package init(origin: String, unknownKey key: String, nearest: String?) {
-    description = "\(origin): there is no setting '\(key)'" + (nearest.map { "; did you mean '\($0)'?" } ?? "")
+    description = Self.line(
+      "\(origin): there is no setting '\(key.prefix(200))'" + (nearest.map { "; did you mean '\($0)'?" } ?? ""))
     self.origin = origin
     self.key = key
     value = nil
     allowed = nearest
+  }
+
+  /// What a message shows of a text at most, in bytes.
+  private static let longestLine = 2000
+
+  /// One line that any terminal and any log shows as it is, whatever was in the file: control characters by their code,
+  /// and of what is endless the beginning.
+  static func line(_ text: String) -> String {
+    var shown = ""
+    for scalar in text.unicodeScalars {
+      if shown.utf8.count > longestLine { return shown + "..." }
+      switch scalar.properties.generalCategory {
+      case .control, .format, .lineSeparator, .paragraphSeparator, .unassigned, .privateUse:
+        shown += "\\u{\(String(scalar.value, radix: 16))}"
+      default: shown.unicodeScalars.append(scalar)
+      }
+    }
+    return shown
   }
 }

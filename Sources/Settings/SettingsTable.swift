@@ -94,7 +94,8 @@ package enum SettingsTable {
       $1.port = port
       return true
     } text: {
-      $0.port.map { "\($0)" } ?? "11211"
+      // As in memcached: a UDP port alone is the TCP port as well.
+      "\($0.port ?? ($0.datagramPort != 0 ? $0.datagramPort : 11211))"
     },
     number("udp-port", -1...65535, \.datagramPort),
     number("udp-reply-datagrams", 1...64, \.settings.datagramsPerReply).live,

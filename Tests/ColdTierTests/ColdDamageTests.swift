@@ -65,6 +65,39 @@ import Testing
     }
   }
 
+  /// Rows of before a flush would come back, if its mark were believed.
+  @Test(arguments: [false, true])
+  func aFlushMarkThatWentBackIsDamage(rowsFollow: Bool) throws {
+    try withFile { path in
+      let box = try Box(path)
+      _ = try box.write((0..<10).map { ("key-\($0)", [1]) })
+      try box.writer.recordFlush(epoch: 1, pendingAt: 0)
+      if rowsFollow {
+        _ = try box.write([("key-3", [2])], epoch: 1)
+      }
+      box.store.close()
+      try change(path) { try $0.execute("UPDATE meta SET value = 0 WHERE name = 'flush_epoch'") }
+      let again = try Box(path)
+      let scanner = try again.store.makeScanner(hasher: again.hasher)
+      var seen: [UInt64] = []
+      while try scanner.next(30, { seen.append($0.sequence) }) {}
+      #expect(seen == [])
+      #expect(scanner.distrust?.contains("flush") == true)
+      again.store.close()
+    }
+  }
+
+  @Test(arguments: [-1, Int64.max, 1 << 40])
+  func aNoteOfRowsThatCannotBeIsNone(through: Int64) throws {
+    try withFile { path in
+      try filled(path, rows: 10)
+      try change(path) { try $0.execute("INSERT OR REPLACE INTO meta VALUES('recent_through', \(through))") }
+      let box = try Box(path)
+      #expect(try box.store.makeRecentReader().through == 0)
+      box.store.close()
+    }
+  }
+
   @Test func rowsThatNobodyWroteTrapNothing() throws {
     try withFile { path in
       try filled(path, rows: 100)

@@ -23,7 +23,7 @@ final class Box {
   }
 
   func write(
-    _ rows: [(String, [UInt8]?)], judge: (UInt64, UInt64, Bool) -> OldRowFate = { _, _, _ in .dead },
+    _ rows: [(String, [UInt8]?)], epoch: UInt64 = 0, judge: (UInt64, UInt64, Bool) -> OldRowFate = { _, _, _ in .dead },
     moved: ([ColdWriter.Move]) -> Void = { _ in }
   ) throws -> [UInt64] {
     var buffers: [UnsafeMutableRawBufferPointer] = []
@@ -38,7 +38,8 @@ final class Box {
       let bytes = keep(Array(key.utf8))
       return ColdRecord(
         hash: hasher.hash(bytes.baseAddress!, bytes.count), key: bytes, value: value.map(keep),
-        attributes: ItemAttributes(flags: 7, expiresAt: 99, cas: 1 << 63, state: 256))
+        attributes: ItemAttributes(
+          flags: 7, expiresAt: 99, cas: 1 << 63, state: ItemAttributes.state(marks: ItemAttributes.won, epoch: epoch)))
     }
     return try records.withUnsafeBufferPointer {
       try writer.write($0, hasher: hasher, judge: judge, moved: moved).sequences
@@ -80,7 +81,9 @@ func withFile<R>(_ body: (String) throws -> R) throws -> R {
       #expect(first.result == .found)
       #expect(first.key == "a")
       #expect(first.value == [1, 2, 3])
-      #expect(first.attributes == ItemAttributes(flags: 7, expiresAt: 99, cas: 1 << 63, state: 256))
+      #expect(
+        first.attributes
+          == ItemAttributes(flags: 7, expiresAt: 99, cas: 1 << 63, state: ItemAttributes.won))
       #expect(try box.read(2).value == [])
       #expect(try box.read(3).value == nil)
       #expect(try box.read(4).value == large)

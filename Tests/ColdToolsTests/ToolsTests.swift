@@ -52,7 +52,9 @@ private struct Stop: Error {}
       #expect(found.isServed)
       #expect(found.live.count == live.count)
       #expect(found.live.bytes == live.reduce(0) { $0 + $1.key.count + $1.value.value.count })
-      #expect(found.rowCount == 9000)
+      // And the one that comes with the flush.
+      let rowCount = 9001
+      #expect(found.rowCount == rowCount)
       #expect(found.prefixes.count == 4)
       #expect(found.prefixes.reduce(0) { $0 + $1.amount.count } == live.count)
       #expect(found.withoutExpiry.count == live.values.count { $0.attributes.expiresAt == 0 })
@@ -66,11 +68,11 @@ private struct Stop: Error {}
       let copy = try verify(try ColdFile(reading: folder + "/b.db"))
       #expect(copy.isSound)
       #expect(copy.pages == [])
-      #expect(copy.rows == 9000)
+      #expect(copy.rows == rowCount)
 
       let summary = try compact(try ColdFile(changing: path), now: 1000)
       #expect(summary.liveRows == live.count)
-      #expect(summary.droppedRows == 9000 - live.count)
+      #expect(summary.droppedRows == rowCount - live.count)
       #expect(summary.bytesAfter < summary.bytesBefore)
       #expect(try exported(path).items == live)
       let compacted = try verify(try ColdFile(reading: path))

@@ -14,6 +14,7 @@ FILES = {
     "/lib/systemd/system/thermocline.socket", "/usr/lib/sysusers.d/thermocline.conf", "/usr/share/man/man1/thermocline.1.gz",
     "/usr/share/bash-completion/completions/thermocline", "/usr/share/zsh/vendor-completions/_thermocline",
     "/usr/share/fish/vendor_completions.d/thermocline.fish", "/usr/share/doc/thermocline/README.md",
+    "/usr/share/doc/thermocline/docs/README.md", "/usr/share/doc/thermocline/docs/pictures/tiers.svg",
 }
 STATE = "/var/lib/thermocline"
 #: What systemd gives out of 10 for what a service may do that it does not need.

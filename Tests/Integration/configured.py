@@ -9,6 +9,25 @@ from pathlib import Path
 import server as harness
 
 
+#: Two values of each setting that a reload applies. Those that would make commands fail, as they are told to, do not.
+LIVE = {
+    "udp-reply-datagrams": ("4", "8"), "max-connections": ("200", "300"), "reject-at-maximum": ("true", "false"),
+    "requests-per-event": ("20", "3"), "idle-timeout": ("0", "1h"), "disable-flush-all": ("false", "true"),
+    "enable-shutdown": ("false", "true"), "disable-dumping": ("false", "true"), "disable-watch": ("false", "true"),
+    "log.level": ("notice", "trace"), "log.format": ("text", "json"), "log.keys": ("false", "true"),
+    "hot.memory": ("16m", "48m"), "hot.max-item-size": ("1m", "2m"), "hot.no-evictions": ("false", "true"),
+    "hot.favor-small": ("true", "false"), "hot.policy": ("s3fifo", "lru"), "hot.demote-after": ("0", "1s"), "cold.interval": ("1s", "20ms"),
+    "cold.start-wait": ("500ms", "0"), "cold.when-slow": ("wait", "drop"), "cold.promotion.reads": ("1", "0"),
+    "hot.high-watermark": ("100", "70"), "hot.low-watermark": ("70", "50"), "cold.durability": ("interval", "shutdown"),
+    "cold.admission.min-ttl": ("0", "1h"), "cold.admission.max-item-size": ("0", "1k"),
+    "cold.admission.seen-before": ("false", "true"), "cold.promotion.window": ("0", "10s"),
+    "buffers.total": ("64m", "32m"), "buffers.per-connection": ("1m", "256k"), "buffers.stall-timeout": ("1m", "0"),
+    "cold.limit": ("1g", "32m"), "cold.admission.write-budget": ("0", "100k"),
+}
+#: What else has to change with a setting for commands to go on as before.
+TOGETHER = {"hot.no-evictions": {"hot.memory": "256m"}}
+
+
 def program(*arguments: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run([harness.BINARY, *arguments], capture_output=True, text=True, timeout=60,
                           env=harness.ENVIRONMENT, **options)

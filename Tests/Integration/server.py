@@ -62,6 +62,8 @@ class Server:
         self.port = port or 0
         #: How to speak TLS to it; None: plain.
         self.security: ssl.SSLContext | None = None
+        #: It ignores the signals that Python ignores: a file that is too long is an error then, and no end.
+        self.keeps_signals = False
         self.process: subprocess.Popen | None = None
         self.started_at = 0.0
         directory.mkdir(parents=True, exist_ok=True)
@@ -106,7 +108,8 @@ class Server:
         with self.log_path.open("ab") as log:
             self.started_at = time.monotonic()
             self.process = subprocess.Popen(self.arguments(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            cwd=self.directory, env=self.environment())
+                                            cwd=self.directory, env=self.environment(),
+                                            restore_signals=not self.keeps_signals)
         running.add(self)
 
     def start(self, timeout: float = 20) -> "Server":

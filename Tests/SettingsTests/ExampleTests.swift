@@ -97,4 +97,20 @@ import Testing
     try again.read(yaml: printed, name: "printed")
     #expect(try Configuration(again, environment: ["HOME": "/h"]).settings == configuration.settings)
   }
+
+  @Test(
+    arguments: [
+      "user: \"\\u0085\\u2028\\u2029\\uFEFF\\uFFFE\\x7f\\t\\r\\n'\"", "udp-port: 5", "udp-port: -1",
+      "{udp-port: 5, port: 0}",
+    ])
+  func soIsWhatLooksLikeTheEndOfALineAndAPortThatFollowsFromAnother(yaml: String) throws {
+    var draft = Draft()
+    try draft.read(yaml: yaml, name: "a\u{85}b.yaml")
+    let configuration = try Configuration(draft, environment: ["HOME": "/h\u{2028}x\ny"])
+    var again = Draft()
+    try again.read(yaml: configuration.yaml, name: "printed")
+    #expect(
+      try Configuration(again, environment: ["HOME": "/h\u{2028}x\ny"]).settings == configuration.settings,
+      "\(configuration.yaml)")
+  }
 }

@@ -80,6 +80,21 @@ struct FileTests {
     #expect(refusal("threads: 1\nthreads: 2") != nil)
   }
 
+  @Test("An error is one line of text, whatever was in the file, and names its key however long the value is")
+  func errorsOfOneLine() throws {
+    let long = String(repeating: "x", count: 100_000)
+    for (yaml, part) in [
+      ("threads: \"1\\n2\\u0085\\u2028\"\n", "'1\\u{a}2\\u{85}\\u{2028}' is not allowed for threads"),
+      ("\"a\\u001b[31mb\": 1\n", "there is no setting 'a\\u{1b}[31mb'"), ("t\u{0}hreads: 1\n", "a.yaml"),
+      ("hot.memory: \(long)\n", "' is not allowed for hot.memory"), ("\(long.prefix(900)): 1\n", "there is no setting"),
+    ] {
+      let message = try #require(refusal(yaml)).description
+      #expect(message.contains(part), "\(message)")
+      #expect(message.utf8.count < 2100)
+      #expect(!message.unicodeScalars.contains { $0.value < 32 || (127..<160).contains($0.value) })
+    }
+  }
+
   @Test("An unknown variable of ours is an error, others are none of our business")
   func environment() throws {
     var draft = Draft()
