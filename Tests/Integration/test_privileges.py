@@ -187,7 +187,7 @@ def test_an_address_that_others_reach_and_anybody_may_use_is_warned_of(tmp_path,
     """Also with TLS: it keeps out those who listen, not those who ask."""
     passwords = tmp_path / "passwords"
     passwords.write_text(f"ann:{PASSWORD}\n")
-    words = [str(harness.BINARY), "-p", "0", "--no-cold"]
+    words = [str(harness.BINARY), "-p", "-1", "--no-cold"]
     names = {"passwords": str(passwords), "directory": str(tmp_path)}
     if "{tls}" in options:
         authority = Authority(tmp_path, "authority")
@@ -195,7 +195,7 @@ def test_an_address_that_others_reach_and_anybody_may_use_is_warned_of(tmp_path,
         names["roots"] = authority.roots
         at = options.index("{tls}")
         options = options[:at] + ["-Z", "-o", f"ssl_chain_cert={certificate},ssl_key={key}"] + options[at + 1:]
-    # Port 0 of -p is none; of an address, any.
+    # Any free port.
     options = [option.format(**names) for option in options]
     options = [",".join(host if ":" in host else f"{host}:0" for host in word.split(",")) if before == "-l" else word
                for before, word in zip([""] + options, options)]
