@@ -33,7 +33,7 @@ FUZZ_SEED ?= 1
 FUZZ_OPTIONS = -seed=$(FUZZ_SEED) -max_len=1500 -timeout=30 -rss_limit_mb=4096 -artifact_prefix=$(FUZZ_BUILD)/ \
   -verbosity=0 -print_final_stats=1
 # libFuzzer reports a crash itself. Caches live until the end of the process, and the library that reads files keeps buffers.
-FUZZ := SWIFT_BACKTRACE=enable=no ASAN_OPTIONS=detect_leaks=0
+FUZZ := SWIFT_BACKTRACE=enable=no ASAN_OPTIONS=detect_leaks=0:max_malloc_fill_size=0:malloc_context_size=3:quarantine_size_mb=16
 # A plan of the build that was kept from another product is not found again (SwiftPM 6.3).
 FUZZ_BUILD_FLAGS = -c release --scratch-path $(FUZZ_BUILD) --disable-build-manifest-caching
 # How long `make soak` keeps up its load, which plan it follows, how many commands a second (0: as many as go), and where
@@ -66,7 +66,7 @@ BUILD_PACKAGES := make git ca-certificates pkg-config binutils gcc g++ libc6-dev
   libcurl4-openssl-dev libxml2-dev libncurses-dev zlib1g-dev
 # What the integration tests compare with, what they run in, what counts instructions, what looks at the page for
 # administrators and (promtool, of prometheus) at its metrics.
-TEST_PACKAGES := sqlite3 zstd curl memcached libmemcached-tools libcache-memcached-fast-perl openssl python3 python3-venv valgrind \
+TEST_PACKAGES := sqlite3 zstd curl tmux memcached libmemcached-tools libcache-memcached-fast-perl openssl python3 python3-venv valgrind \
   chromium prometheus
 # The clients of other languages, what the examples need, and what stands before many servers.
 CLIENT_PACKAGES := php-cli php-memcached ruby ruby-dalli ruby-sinatra ruby-webrick golang-go golang-github-bradfitz-gomemcache-dev \

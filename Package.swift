@@ -34,6 +34,7 @@ let package = Package(
       ], swiftSettings: common
     ),
     .target(name: "CacheCore", dependencies: ["CSystem"], swiftSettings: hot),
+    .target(name: "Console", swiftSettings: common),
     .target(name: "Metrics", swiftSettings: hot),
     .target(name: "SQLite", dependencies: ["CSQLite"], swiftSettings: hot),
     .target(name: "HotTier", dependencies: ["CSystem", "CacheCore"], swiftSettings: hot),
@@ -49,8 +50,15 @@ let package = Package(
     .target(
       name: "ColdTools",
       dependencies: [
-        "CacheCore", "ColdTier", "MemcachedProtocol", .product(name: "Logging", package: "swift-log"),
+        "CacheCore", "ColdTier", "Console", "MemcachedProtocol", .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: hot),
+    .target(name: "MemcachedClient", dependencies: ["CacheCore", "TLS"], swiftSettings: common),
+    .target(
+      name: "LoadGenerator", dependencies: ["CSystem", "CacheCore", "MemcachedClient"], swiftSettings: common),
+    .target(name: "LiveView", dependencies: ["Console", "MemcachedClient"], swiftSettings: common),
+    .target(
+      name: "Transfer", dependencies: ["CacheCore", "ColdTools", "Console", "MemcachedClient", "MemcachedProtocol"],
+      swiftSettings: common),
     .target(name: "Advice", dependencies: ["CacheCore", "HotTier"], swiftSettings: common),
     .target(
       name: "TieredCache",
@@ -72,13 +80,17 @@ let package = Package(
     .executableTarget(
       name: "thermocline",
       dependencies: [
-        "Admin", "Server", "Settings", "ColdTools", "ColdTier",
+        "Admin", "CacheCore", "Server", "Settings", "ColdTools", "ColdTier", "Console", "LiveView", "LoadGenerator",
+        "MemcachedClient", "TLS",
+        "Transfer",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .executableTarget(
       name: "Benchmarks",
-      dependencies: ["CSystem", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      dependencies: [
+        "LoadGenerator", "MemcachedClient", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
       swiftSettings: common),
     .target(name: "SQLiteFaults", dependencies: ["CSQLite"], path: "Tests/SQLiteFaults", swiftSettings: common),
     .testTarget(name: "CacheCoreTests", dependencies: ["CacheCore"], swiftSettings: common),
@@ -103,7 +115,7 @@ let package = Package(
     .testTarget(
       name: "ColdToolsTests",
       dependencies: [
-        "ColdTools", "ColdTier", "CacheCore", "SQLite", .product(name: "Logging", package: "swift-log"),
+        "ColdTools", "ColdTier", "CacheCore", "Console", "SQLite", .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .testTarget(
       name: "TieredCacheTests",
@@ -117,6 +129,11 @@ let package = Package(
         "Server", "Settings", "TieredCache", "CacheCore", "HotTier", "ColdTier", "SQLiteFaults",
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
+    .testTarget(
+      name: "MemcachedClientTests", dependencies: ["MemcachedClient"], swiftSettings: common),
+    .testTarget(name: "LiveViewTests", dependencies: ["LiveView", "MemcachedClient"], swiftSettings: common),
+    .testTarget(
+      name: "TransferTests", dependencies: ["Transfer", "CacheCore"], swiftSettings: common),
     .testTarget(name: "ThermoclineTests", dependencies: ["thermocline", "Settings"], swiftSettings: common),
   ]
 )

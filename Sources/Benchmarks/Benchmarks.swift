@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Glibc
+import LoadGenerator
 
 /// Runs memcached and this server side by side in one run, and prints the ratios.
 @main

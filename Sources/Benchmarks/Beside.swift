@@ -1,4 +1,5 @@
 import Foundation
+import LoadGenerator
 
 /// Hot reads while cold reads, write-behind and checkpoints go on beside them. Only this server: what is compared is the
 /// same number of requests, once of hot items alone, and once of cold ones and stores.
@@ -21,7 +22,7 @@ struct Beside {
     defer { peer.stop() }
     let contents = LoadItems(lengths: 1024...1024)
     let filling = Load(operation: .set, order: .sequential, count: Self.coldItems, inFlight: 20)
-    guard try LoadClients(port: peer.port, load: filling, items: contents).run().failed == 0 else {
+    guard try LoadClients(of: peer.address, load: filling, items: contents).run().failed == 0 else {
       throw BenchmarkError(description: "stores failed")
     }
     var result = BesideResult()
@@ -53,7 +54,7 @@ struct Beside {
     defer { for probe in probes { probe.stop() } }
     for probe in probes { _ = try probe.take() }
     if let load {
-      let result = try LoadClients(port: peer.port, load: load, items: contents).run()
+      let result = try LoadClients(of: peer.address, load: load, items: contents).run()
       guard result.failed == 0, result.wrong == 0 else {
         throw BenchmarkError(description: "\(result.failed) requests failed, \(result.wrong) values were wrong")
       }

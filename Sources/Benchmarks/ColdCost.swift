@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Glibc
+import LoadGenerator
 
 /// What the cold tier costs with few and with many items, and how a restart goes with many.
 struct ColdCost: ParsableCommand {

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Glibc
+import LoadGenerator
 
 /// The same loads on this server and on memcached in turn.
 struct Compare: ParsableCommand {
@@ -157,7 +158,7 @@ struct Arena {
     if workload.rival == .disk && workload.first == 0 {
       load.rate = min(40_000, 25e6 / Double(workload.lengths.upperBound))
     }
-    let result = try LoadClients(port: peer.port, load: load, items: items).run()
+    let result = try LoadClients(of: peer.address, load: load, items: items).run()
     // extstore refuses a few when they come faster than it writes.
     guard result.failed <= workload.items / 100 else {
       throw BenchmarkError(description: "\(peer.name): \(result.failed) of \(workload.items) stores failed")
@@ -188,13 +189,13 @@ struct Arena {
   }
 
   func round(_ peer: Peer, _ load: Load, _ items: LoadItems) throws -> Round {
-    let clients = try LoadClients(port: peer.port, load: load, items: items)
+    let clients = try LoadClients(of: peer.address, load: load, items: items)
     let statistics = try Client(port: peer.port)
     defer { statistics.close() }
     if load.idle > 0 { usleep(300_000) }
     let coldBefore = try statistics.statistic("get_extstore")
     let before = peer.processorNanoseconds
-    let result = try clients.run()
+    let result = clients.run()
     let processor = peer.processorNanoseconds - before
     let cold = try statistics.statistic("get_extstore") - coldBefore
     return Round(result, processorNanoseconds: processor, coldReads: cold)

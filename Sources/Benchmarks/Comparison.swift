@@ -1,4 +1,5 @@
 import Foundation
+import LoadGenerator
 
 /// What one round of one server gave.
 struct Round: Codable {

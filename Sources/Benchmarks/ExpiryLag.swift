@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Glibc
+import LoadGenerator
 
 /// How soon what has expired is gone without being read, and what it costs.
 struct ExpiryLag: ParsableCommand {

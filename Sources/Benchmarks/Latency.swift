@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import LoadGenerator
 
 /// Nanoseconds on the monotonic clock.
 func monotonicNanoseconds() -> UInt64 {

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Glibc
+import LoadGenerator
 
 /// Resident memory while the sizes of values change completely, and what reads notice of it.
 struct MemoryUse: ParsableCommand {

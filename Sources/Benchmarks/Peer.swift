@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import MemcachedClient
 
 /// A failure that ends the benchmark, in one line.
 struct BenchmarkError: Error, CustomStringConvertible {
@@ -10,6 +11,7 @@ struct BenchmarkError: Error, CustomStringConvertible {
 final class Peer {
   let name: String
   let port: Int
+  var address: ServerAddress { ServerAddress("127.0.0.1:\(port)")! }
   /// From the start of the program until it took a connection.
   private(set) var secondsToAnswer = 0.0
   private let process = Process()

@@ -1,4 +1,5 @@
 import Foundation
+import LoadGenerator
 
 /// Stores far more than RAM holds, as fast as the servers take it, and then reads all of it back.
 struct Pressure {
@@ -25,7 +26,7 @@ struct Pressure {
         let round = try arena.round(peer, load, contents)
         rounds[side].append(round)
         let reading = Load(operation: .multiget(50), order: .sequential, count: items)
-        let back = try LoadClients(port: peer.port, load: reading, items: contents).run()
+        let back = try LoadClients(of: peer.address, load: reading, items: contents).run()
         lost[side] += Int(back.misses) + Int(back.failed) + Int(back.wrong)
         rounds[side][rounds[side].count - 1].wrong += back.wrong
       }

@@ -1,3 +1,5 @@
+import LoadGenerator
+
 /// A load that both servers get, and what is wanted of ours beside the other.
 struct Workload: Sendable {
   /// What this server is compared with, and how both are set up.

@@ -1,4 +1,5 @@
 import ColdTier
+import Console
 
 package struct BackupSummary: Sendable {
   package var rows = 0

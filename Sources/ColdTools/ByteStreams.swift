@@ -1,3 +1,4 @@
+import Console
 import Glibc
 
 /// Bytes on their way to a descriptor, which stays the caller's.

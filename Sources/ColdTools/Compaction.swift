@@ -1,5 +1,6 @@
 import CacheCore
 import ColdTier
+import Console
 
 package struct CompactionSummary: Sendable {
   package var liveRows = 0

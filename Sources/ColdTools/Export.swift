@@ -1,5 +1,6 @@
 import CacheCore
 import ColdTier
+import Console
 
 package struct ExportSummary: Sendable {
   package var items = 0
@@ -9,10 +10,9 @@ package struct ExportSummary: Sendable {
   package var damagedRows = 0
   /// Places where rows can't be read.
   package var unreadablePlaces = 0
-  package var bytes = 0
 }
 
-/// Writes all live items, in the order in which they were written.
+/// Hands out all live items, in the order in which they were written.
 ///
 /// The file of a running server may go on changing: then each item is as it was at some moment between beginning and
 /// end, nothing that was there all the time is missing, and what was changed or deleted meanwhile follows at the end.
@@ -20,7 +20,8 @@ package struct ExportSummary: Sendable {
 /// `salvaging`: what can't be read is passed over instead of being an error; an older version of an item may then take
 /// the place of one that can't be read.
 package func export(
-  _ file: ColdFile, to sink: ByteSink, salvaging: Bool = false, progress: Progress = .none, now: () -> UnixSeconds
+  _ file: ColdFile, to target: some ItemTarget, salvaging: Bool = false, progress: Progress = .none,
+  now: () -> UnixSeconds
 ) throws -> ExportSummary {
   var summary = ExportSummary()
   let marks = try file.marks(salvaging: salvaging)
@@ -37,7 +38,7 @@ package func export(
     if flushAt != 0 && (attributes.expiresAt == 0 || attributes.expiresAt > flushAt) { attributes.expiresAt = flushAt }
     return attributes
   }
-  StreamFormat.writeHeader(casReserved: marks.casReserved, items: newest.count, to: sink)
+  try target.begin(casReserved: marks.casReserved, items: newest.count)
   func walkOn(from first: UInt64, through last: UInt64, whole: UInt64, _ body: (ColdRawRow) -> Void) throws {
     try walk.up(
       from: first, through: last,
@@ -52,11 +53,11 @@ package func export(
         return step
       },
       after: { reached in
-        try sink.drain()
+        try target.drain()
         moment = now()
         try progress.show(
           reached - min(marks.oldestSequence, reached), of: whole,
-          "\(Text.count(summary.items)) items, \(Text.bytes(sink.bytesWritten))")
+          "\(Text.count(summary.items)) items, \(Text.bytes(target.bytesMoved))")
       })
   }
   try walkOn(from: 0, through: marks.newestSequence, whole: marks.span) { row in
@@ -66,7 +67,7 @@ package func export(
       return
     }
     guard let value = row.value, marks.isLive(row.attributes, isTombstone: false, at: moment) else { return }
-    StreamFormat.writeItem(key: row.key, value: value, attributes: withFlush(row.attributes), to: sink)
+    target.take(key: row.key, value: value, attributes: withFlush(row.attributes))
     summary.items += 1
   }
   // What came meanwhile, rows that were moved to the end to make room among them.
@@ -74,18 +75,16 @@ package func export(
   try walkOn(from: marks.newestSequence, through: last, whole: marks.span) { row in
     guard !row.isWhole || row.attributes.isOf(epoch: marks.flushEpoch), row.key.count > 0 else { return }
     if row.isWhole, let value = row.value, marks.isLive(row.attributes, isTombstone: false, at: moment) {
-      StreamFormat.writeItem(key: row.key, value: value, attributes: withFlush(row.attributes), to: sink)
+      target.take(key: row.key, value: value, attributes: withFlush(row.attributes))
       summary.items += 1
     } else {
       // It hides what was written of its key before.
       if !row.isWhole { summary.damagedRows += 1 }
-      StreamFormat.writeDeletion(key: row.key, to: sink)
+      target.delete(key: row.key)
       summary.deletions += 1
     }
   }
-  StreamFormat.writeEnd(items: summary.items, deletions: summary.deletions, to: sink)
-  try sink.flush()
+  try target.end(items: summary.items, deletions: summary.deletions)
   progress.end()
-  summary.bytes = sink.bytesWritten
   return summary
 }

@@ -1,5 +1,6 @@
 import CacheCore
 import ColdTier
+import Console
 
 /// How many, and how many bytes of keys and values.
 package struct Amount: Sendable, Equatable {

@@ -1,5 +1,6 @@
 import CacheCore
 import ColdTier
+import Console
 
 extension Inspection {
   private static let spanNames = ["up to 1 min", "up to 1 h", "up to 1 d", "up to 7 d", "up to 30 d", "longer"]

@@ -1,5 +1,6 @@
 import CacheCore
 import ColdTier
+import Console
 
 /// Which row of each key counts, as of the moment when they were looked at. About 20 bytes a key.
 final class NewestRows {

@@ -1,4 +1,5 @@
 import CacheCore
+import Console
 import MemcachedProtocol
 
 /// The format of export and import: a stream of meta commands, which any memcached server takes as well (docs/file-format.md).
@@ -29,6 +30,7 @@ enum StreamFormat {
     sink.append("mn thermocline-end items=\(items) deletions=\(deletions)\r\n" as String)
   }
 
+  /// Without a CAS whoever reads it gives one.
   static func writeItem(
     key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer, attributes: ItemAttributes, to sink: ByteSink
   ) {
@@ -38,7 +40,7 @@ enum StreamFormat {
     if isBase64 { line += " b" }
     if attributes.expiresAt != 0 { line += " T\(min(attributes.expiresAt, latestExpiry))" }
     if attributes.flags != 0 { line += " F\(attributes.flags)" }
-    line += " E\(attributes.cas)"
+    if attributes.cas != 0 { line += " E\(attributes.cas)" }
     let marks = attributes.state & marks
     line += " O\(String(marks, radix: 16)).\(attributes.lastAccess)"
     if attributes.expiresAt > latestExpiry { line += ".\(attributes.expiresAt)" }

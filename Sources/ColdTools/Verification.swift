@@ -1,5 +1,6 @@
 import CacheCore
 import ColdTier
+import Console
 
 package struct Verification: Sendable {
   package struct Damaged: Sendable {

@@ -170,7 +170,7 @@ public final class TLSContext: Sendable {
   }
 
   /// With OpenSSL's reason, if it gives one.
-  private static func failure(_ what: String) -> TLSError {
+  static func failure(_ what: String) -> TLSError {
     let code = ERR_get_error()
     ERR_clear_error()
     guard code != 0, let reason = ERR_reason_error_string(code) else { return TLSError(description: what) }

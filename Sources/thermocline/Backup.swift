@@ -1,6 +1,7 @@
 import ArgumentParser
 import ColdTier
 import ColdTools
+import Console
 
 /// A copy that a server can start with.
 struct Backup: ParsableCommand {

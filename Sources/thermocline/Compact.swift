@@ -1,6 +1,7 @@
 import ArgumentParser
 import ColdTier
 import ColdTools
+import Console
 
 /// Gives back the room of rows that nobody will ask for.
 struct Compact: ParsableCommand {

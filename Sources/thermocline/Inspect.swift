@@ -1,6 +1,7 @@
 import ArgumentParser
 import ColdTier
 import ColdTools
+import Console
 import Glibc
 
 /// What a file holds.

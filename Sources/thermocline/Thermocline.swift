@@ -18,11 +18,13 @@ let otherCommands: [(name: String, use: String)] = [
   ("print-config", "print-config <options>  the settings that these options give, each with its origin"),
   ("reload", "reload <options>        have a running server read its settings again"),
   ("advise", "advise <server>         what more or less RAM or a bigger file would bring a running server"),
+  ("top", "top <server>            shows a running server live: rates, hits by tier, latencies, flows"),
+  ("bench", "bench <server>          loads one, and says what it bears"),
   ("inspect", "inspect <file>          what the file of a cold tier holds"),
   ("verify", "verify <file>           whether it is sound"),
   ("backup", "backup <file> <copy>    a consistent copy, also of a running server's file"),
-  ("export", "export <file>           its items as a stream that any memcached reads"),
-  ("import", "import <file> [<input>] reads such a stream into a file"),
+  ("export", "export <file>           its items as a stream that any memcached reads, or into a running server"),
+  ("import", "import <file> [<input>] reads such a stream into a file; with --from all items of a running server"),
   ("compact", "compact <file>          drops its dead rows and shortens it"),
 ]
 
@@ -37,7 +39,8 @@ struct Thermocline: ParsableCommand {
     abstract: "A cache server that speaks the memcached protocol and keeps what it knows over a restart.",
     version: versionLine,
     subcommands: [
-      Serve.self, CheckConfig.self, PrintConfig.self, Reload.self, Advise.self, Inspect.self, Verify.self, Export.self,
+      Serve.self, CheckConfig.self, PrintConfig.self, Reload.self, Advise.self, Top.self, Bench.self, Inspect.self,
+      Verify.self, Export.self,
       Import.self, Compact.self, Backup.self,
     ],
     defaultSubcommand: Serve.self)

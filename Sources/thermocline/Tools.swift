@@ -1,7 +1,9 @@
 import ArgumentParser
 import ColdTier
 import ColdTools
+import Console
 import Glibc
+import MemcachedClient
 
 /// How the tools for the cold tier's file end. Source: sysexits.h and the shell's custom for signals.
 enum ToolStatus {
@@ -23,6 +25,9 @@ func runTool(failure: Int32 = ToolStatus.failed, progress: Progress, _ body: () 
   } catch ToolError.outputClosed {
     throw ExitCode(ToolStatus.outputClosed)
   } catch ToolError.interrupted {
+    progress.end()
+    throw ExitCode(128 + Interruption.signalNumber)
+  } catch let error as ClientError where error.isInterruption {
     progress.end()
     throw ExitCode(128 + Interruption.signalNumber)
   } catch {

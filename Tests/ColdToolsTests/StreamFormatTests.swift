@@ -1,4 +1,5 @@
 import CacheCore
+import Console
 import Foundation
 import Testing
 

@@ -102,7 +102,7 @@ func exported(
     unlink(output)
   }
   var failure: (any Error)? = nil
-  let summary = try export(try ColdFile(reading: path), to: ByteSink(descriptor), salvaging: salvaging) {
+  let summary = try export(try ColdFile(reading: path), to: StreamTarget(ByteSink(descriptor)), salvaging: salvaging) {
     do { try between() } catch { failure = error }
     return now
   }

@@ -1,5 +1,6 @@
 import CacheCore
 import ColdTier
+import Console
 import Foundation
 import SQLite
 import Testing

@@ -64,7 +64,7 @@ def test_the_advice_needs_some_traffic_and_then_names_what_other_sizes_bring(tmp
 def test_who_gives_no_advice_is_named(tmp_path):
     port = harness.free_port()
     assert "can't connect" in advise(f"127.0.0.1:{port}", status=1).stderr
-    assert "not an address" in advise("nowhere", status=1).stderr
+    assert "is not allowed: [tls:][USER@]HOST[:PORT]" in advise("no:where", status=78).stderr
     assert "can't connect" in advise(str(tmp_path / "no.sock"), status=1).stderr
     memcached = Server(tmp_path, binary=harness.PEER).start()
     try:

@@ -54,8 +54,15 @@ def test_whatever_is_sent_nothing_ends_grows_or_gets_wrong(tmp_path, say):
     checkers: list[Checker] = []
 
     def poll() -> None:
-        with server.connect() as connection:
+        began = time.monotonic()
+        with server.connect(timeout=300) as connection:
             statistics = connection.statistics("tiers")
+        seconds = time.monotonic() - began
+        # Whoever comes new is served, whatever the others do; unless everything stood still.
+        if seconds > 15:
+            time.sleep(3 * figures.clock.TICK)
+            if figures.clock.since_standstill() > seconds + 2:
+                figures.error(f"a new client waited for {seconds:.1f} s", expected=False)
         fresh = {name: int(statistics.get(name, 0)) for name in GIVEN_UP}
         if any(fresh[name] > counters.get(name, 0) for name in GIVEN_UP):
             world.excused_until = time.monotonic()

@@ -4,7 +4,10 @@ templates, with all items in RAM, with each in the file, and over a restart.
 
 from __future__ import annotations
 
+import re
+import textwrap
 import time
+from pathlib import Path
 
 import django
 import pytest
@@ -161,7 +164,7 @@ def test_fragments_of_templates(cache, place):
 
 @pytest.mark.parametrize("kind", ["file", "database"])
 def test_what_was_in_an_older_cache_is_taken_along(cache, place, tmp_path, kind):
-    """As docs/moving-in.md says."""
+    """As docs/from-django-cache.md says."""
     if kind == "file":
         old = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path / "cache")}
     else:
@@ -180,7 +183,9 @@ def test_what_was_in_an_older_cache_is_taken_along(cache, place, tmp_path, kind)
                 keys = [row[0].removeprefix(":1:") for row in cursor.fetchall()]
         else:
             keys = list(values)
-        new.set_many({key: old.get(key) for key in keys}, timeout=3600)
+        page = (Path(__file__).resolve().parents[2] / "docs" / "from-django-cache.md").read_text()
+        recipe = re.search(r"  ```python\n(.*?set_many.*?)  ```", page, re.DOTALL)[1]
+        exec(textwrap.dedent(recipe), {"keys": keys})
         place.settle()
         assert new.get_many(values) == values
         connections.close_all()

@@ -140,3 +140,26 @@ def test_a_descriptor_that_is_no_listening_socket_is_an_error(tmp_path, processe
         processes.append(start(tmp_path, sockets=[file]))
         assert processes[0].wait(20) == 78
         assert "descriptor 3" in (tmp_path / "stderr.log").read_text()
+
+
+@pytest.mark.cold_tier
+def test_a_reload_of_the_service_says_what_became_of_it(tmp_path, processes):
+    unit = (harness.ROOT / "packaging" / "systemd" / "thermocline.service").read_text()
+    command = next(line for line in unit.splitlines() if line.startswith("ExecReload=")).removeprefix("ExecReload=").split()
+    assert command[0] == "/usr/bin/thermocline"
+    manager = Notifications(tmp_path, abstract=True)
+    config = tmp_path / "thermocline.yaml"
+    config.write_text("log:\n  level: info\n")
+    processes.append(start(tmp_path, "--config", str(config), environment={"NOTIFY_SOCKET": manager.name}))
+    assert manager.next() == b"READY=1"
+
+    def reload() -> subprocess.CompletedProcess:
+        words = [str(harness.BINARY), *(word.replace("$MAINPID", str(processes[0].pid)) for word in command[1:])]
+        return subprocess.run(words, capture_output=True, text=True, timeout=20, env=harness.ENVIRONMENT)
+
+    config.write_text("log:\n  level: debug\n")
+    done = reload()
+    assert done.returncode == 0 and "applied: log.level info -> debug" in done.stdout, done
+    config.write_text("log:\n  level: loud\n")
+    done = reload()
+    assert done.returncode == 78 and "nothing was changed" in done.stderr and "loud" in done.stderr, done

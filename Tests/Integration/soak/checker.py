@@ -163,14 +163,14 @@ class Checker(threading.Thread):
         fitting = [state for state in candidates if state.may_be(value, earliest, latest)]
         if not fitting:
             fitting = [State(value, time.monotonic())]
-            newest = candidates[-1]
             what = f"{key.name} has {explain(value)}; allowed: " + " or ".join(explain(s.value) for s in candidates[-4:])
             if value is not None:
                 what += self.age_of(key, value)
                 self.figures.report_wrong(what)
             else:
                 self.world.poll()
-                if (newest.acknowledged or time.monotonic()) < self.world.excused_until:
+                acknowledged = [state.acknowledged for state in candidates if state.acknowledged is not None]
+                if max(acknowledged, default=time.monotonic()) < self.world.excused_until:
                     self.figures.count_given_up()
                 else:
                     self.figures.report_lost(what)

@@ -28,7 +28,7 @@ package enum Text {
   }
 
   /// A bound: a whole number of its unit.
-  static func round(_ number: Int) -> String {
+  package static func round(_ number: Int) -> String {
     number < 1024 ? "\(number) B" : number < 1 << 20 ? "\(number >> 10) KiB" : "\(number >> 20) MiB"
   }
 
@@ -51,10 +51,20 @@ package enum Text {
     return "\(seconds / size) \(name) \(rest / units[first + 1].0) \(units[first + 1].1)"
   }
 
-  static func decimal(_ value: Double, digits: Int) -> String {
+  package static func decimal(_ value: Double, digits: Int) -> String {
     let factor = digits == 0 ? 1 : 10
     let scaled = Int((value * Double(factor)).rounded())
     return digits == 0 ? "\(scaled)" : "\(scaled / factor).\(scaled % factor)"
+  }
+
+  /// 0.12345, 3 -> 0.123
+  package static func fixed(_ value: Double, _ places: Int) -> String {
+    let factor = pow(10, Double(places))
+    let scaled = Int((value.magnitude * factor).rounded())
+    let rest = String(scaled % Int(factor))
+    let sign = value < 0 && scaled > 0 ? "-" : ""
+    if places == 0 { return "\(sign)\(scaled)" }
+    return "\(sign)\(scaled / Int(factor)).\(String(repeating: "0", count: places - rest.count))\(rest)"
   }
 
   /// Unix seconds -> 2026-11-23T10:34:00Z

@@ -36,7 +36,7 @@ package enum Interruption {
   /// The signal that came, 0 = none.
   package static var signalNumber: Int32 { number.load(ordering: .relaxed) }
 
-  static func check() throws(ToolError) {
+  package static func check() throws(ToolError) {
     if signalNumber != 0 { throw .interrupted }
   }
 }

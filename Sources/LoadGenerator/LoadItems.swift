@@ -8,19 +8,20 @@ import Glibc
 ///            16 ...     a piece of noise; both of them say which
 ///
 /// A value that is shorter is cut. Nothing here changes once it was made, so threads may share it.
-final class LoadItems: @unchecked Sendable {
-  static let keyLength = 20
+package final class LoadItems: @unchecked Sendable {
+  package static let keyLength = 20
   private static let keyHead: StaticString = "item:0000000"
-  static let numbers: UInt64 = 100_000_000
+  /// What there may be of them.
+  package static let numbers: UInt64 = 100_000_000
 
   /// The decimal digits of 0 ..< 10,000, four bytes each.
   private let digits: UnsafeMutablePointer<UInt32>
   private let noise: UnsafeMutableRawPointer
   private static let noiseOffsets: UInt64 = 1 << 16
-  let lengths: ClosedRange<Int>
+  package let lengths: ClosedRange<Int>
 
   /// `lengths`: bytes of the values; which of them an item has depends on its number only.
-  init(lengths: ClosedRange<Int>) {
+  package init(lengths: ClosedRange<Int>) {
     self.lengths = lengths
     digits = .allocate(capacity: 10_000)
     for i in 0..<10_000 {

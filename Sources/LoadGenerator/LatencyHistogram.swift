@@ -1,11 +1,19 @@
 /// How long requests took, in buckets that are about 1.5 percent wide.
-struct LatencyHistogram {
+package struct LatencyHistogram: Sendable {
+  /// In nanoseconds; 0 without a sample.
+  package private(set) var longest: UInt64 = 0
   private var counts = [UInt64](repeating: 0, count: 64 * 36)
 
-  mutating func add(nanoseconds: UInt64, count: UInt64) { counts[Self.bucket(nanoseconds)] += count }
+  package init() {}
 
-  mutating func add(_ other: LatencyHistogram) {
+  package mutating func add(nanoseconds: UInt64, count: UInt64) {
+    counts[Self.bucket(nanoseconds)] += count
+    longest = max(longest, nanoseconds)
+  }
+
+  package mutating func add(_ other: LatencyHistogram) {
     for i in counts.indices { counts[i] += other.counts[i] }
+    longest = max(longest, other.longest)
   }
 
   /// 0 ..< 64 by one, then 64 steps for each doubling; what is above 2^41 counts as that.
@@ -22,7 +30,7 @@ struct LatencyHistogram {
   }
 
   /// In microseconds; 0 without a sample. `share`: 0.99 is the 99th percentile.
-  func percentile(_ share: Double) -> Double {
+  package func percentile(_ share: Double) -> Double {
     let wanted = share * Double(counts.reduce(0, +))
     if wanted == 0 { return 0 }
     var seen = 0.0

@@ -1,4 +1,5 @@
 import CSystem
+import CacheCore
 import Glibc
 
 /// The clients of one thread: it spends less on a request than any server does, since on a small machine its share of
@@ -36,22 +37,28 @@ struct LoadEngine: ~Copyable {
   private let keysPerRequest: Int
   private let setsInThousand: UInt64
   private let isMeta: Bool
+  private let stop: LoadStop
+  private let mostRequests: Int
   private let poll = epoll_create1(0)
   private var random: SeededGenerator
   /// The next item of a sequential load and its end, or the next choice of a drawn one.
   private var next: Int
   private var end: Int
   private var stopping = false
-  /// Requests that were sent.
+  /// Requests that were made up.
   private var requested = 0
   private var result = LoadResult()
   private static let patience: UInt64 = 20_000_000_000
 
   /// The part of a load that one of several threads has.
-  init(load: Load, items: LoadItems, choices: [UInt32]?, sockets: [Int32], part: Int, of parts: Int) {
+  init(
+    load: Load, items: LoadItems, choices: [UInt32]?, sockets: [Int32], part: Int, of parts: Int, stop: LoadStop
+  ) {
     self.load = load
     self.items = items
     self.choices = choices
+    self.stop = stop
+    mostRequests = load.most.map { $0 * (part + 1) / parts - $0 * part / parts } ?? .max
     keysPerRequest = load.keysPerRequest
     isMeta = if case .metaGet = load.operation { true } else { false }
     setsInThousand =
@@ -96,7 +103,7 @@ struct LoadEngine: ~Copyable {
   }
 
   mutating func run() -> LoadResult {
-    let begin = monotonicNanoseconds()
+    let begin = MonotonicTime.nanoseconds()
     var deadline = begin + UInt64(load.seconds * 1e9)
     if case .sequential = load.order { deadline = .max }
     var now = begin
@@ -106,8 +113,8 @@ struct LoadEngine: ~Copyable {
     defer { events.deallocate() }
     while isAwaiting {
       let count = epoll_wait(poll, events, 256, load.rate == nil || stopping ? 200 : 1)
-      now = monotonicNanoseconds()
-      if now >= deadline { stopping = true }
+      now = MonotonicTime.nanoseconds()
+      if now >= deadline || stop.isWanted { stopping = true }
       if count > 0 { lastEvent = now }
       if now - lastEvent > Self.patience {
         result.failed += 1
@@ -126,14 +133,14 @@ struct LoadEngine: ~Copyable {
       }
       if load.rate != nil { for i in connections.indices { fill(at(i), i, begin, now) } }
     }
-    result.seconds = Double(monotonicNanoseconds() - begin) / 1e9
+    result.seconds = Double(MonotonicTime.nanoseconds() - begin) / 1e9
     return result
   }
 
   private func at(_ i: Int) -> UnsafeMutablePointer<Connection> { connections.baseAddress! + i }
 
   private var isAwaiting: Bool {
-    if load.rate != nil && !stopping && !isThrough { return true }
+    if load.rate != nil && !stopping && !isThrough && requested < mostRequests { return true }
     return connections.contains { $0.inFlight > 0 && !$0.isDead }
   }
 
@@ -144,7 +151,7 @@ struct LoadEngine: ~Copyable {
   private mutating func fill(_ connection: UnsafeMutablePointer<Connection>, _ i: Int, _ begin: UInt64, _ now: UInt64) {
     while connection.pointee.inFlight < load.inFlight, !stopping, !connection.pointee.isDead {
       if let rate = load.rate, Double(requested) >= rate * Double(now - begin) / 1e9 { break }
-      if isThrough { break }
+      if isThrough || requested >= mostRequests { break }
       request(connection, now)
     }
     if connection.pointee.outputEnd > connection.pointee.outputBegin && !connection.pointee.waitsToSend {
@@ -336,6 +343,7 @@ struct LoadEngine: ~Copyable {
   private mutating func finish(_ connection: UnsafeMutablePointer<Connection>, _ now: UInt64) {
     let request = connection.pointee.requests[connection.pointee.oldest]
     result.operations += UInt64(request.keys)
+    if request.isSet { result.writes += 1 }
     result.latencies.add(nanoseconds: now - request.begin, count: 1)
     connection.pointee.oldest += 1
     if connection.pointee.oldest == load.inFlight { connection.pointee.oldest = 0 }

@@ -1,14 +1,16 @@
 /// As much of JSON as a report needs: objects keep the order of their names.
-enum JSON {
+package enum JSON {
   case null
   case flag(Bool)
   case number(Int)
+  /// Finite; with three places.
+  case decimal(Double)
   case text(String)
   case array([JSON])
   case object([(String, JSON)])
 
   /// With two spaces for each level.
-  var text: String { text(indent: "") }
+  package var text: String { text(indent: "") }
 
   private func text(indent: String) -> String {
     let inner = indent + "  "
@@ -16,6 +18,7 @@ enum JSON {
     case .null: return "null"
     case .flag(let value): return value ? "true" : "false"
     case .number(let value): return "\(value)"
+    case .decimal(let value): return Text.fixed(value, 3)
     case .text(let value): return Self.quoted(value)
     case .array(let values):
       if values.isEmpty { return "[]" }
