@@ -115,7 +115,7 @@ soak-load: build test-packages $(VENV)/installed
 	  --rate $(SOAK_RATE) --report $(abspath $(SOAK_REPORT))
 
 soak-tests: build test-packages $(VENV)/installed
-	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests|ColdBoundsTests'
+	LONG_TESTS=1 $(SWIFT) test $(IMPORT_CHECK) --filter 'SystemCallTests|EventModelTests|DamageTests|ColdBoundsTests|SlowDiskServingTests'
 	LONG_TESTS=1 $(VENV)/bin/pytest Tests/Integration
 	@if [[ $$EUID == 0 ]]; then $(MAKE) fresh FRESH_TESTS=none; else echo "make fresh is left out: it needs root"; fi
 

@@ -36,7 +36,7 @@ let package = Package(
     .target(name: "CacheCore", dependencies: ["CSystem"], swiftSettings: hot),
     .target(name: "Console", swiftSettings: common),
     .target(name: "Metrics", swiftSettings: hot),
-    .target(name: "SQLite", dependencies: ["CSQLite"], swiftSettings: hot),
+    .target(name: "SQLite", dependencies: ["CSQLite", "CSystem"], swiftSettings: hot),
     .target(name: "HotTier", dependencies: ["CSystem", "CacheCore"], swiftSettings: hot),
     .target(name: "MemcachedProtocol", dependencies: ["CacheCore"], swiftSettings: hot),
     .target(
@@ -126,7 +126,7 @@ let package = Package(
     .testTarget(
       name: "ServerTests",
       dependencies: [
-        "Server", "Settings", "TieredCache", "CacheCore", "HotTier", "ColdTier",
+        "Server", "Settings", "TieredCache", "CacheCore", "HotTier", "ColdTier", "SQLiteFaults",
         .product(name: "Logging", package: "swift-log"),
       ], swiftSettings: common),
     .testTarget(

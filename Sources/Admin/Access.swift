@@ -1,3 +1,5 @@
+import CacheCore
+
 /// Who may see what the page for administrators shows.
 struct Access: Sendable {
   /// What a client has to show; nil: nothing, since only this machine can ask.
@@ -11,7 +13,7 @@ struct Access: Sendable {
   func judge(authorization: String?, host: String?) -> Verdict {
     guard let token else { return host.map(Self.isOwnName) ?? true ? .allowed : .foreignHost }
     guard let shown = authorization.flatMap(Self.shownToken) else { return .needsToken }
-    return Self.areEqual(shown, token) ? .allowed : .needsToken
+    return isSecret(shown, equalTo: token) ? .allowed : .needsToken
   }
 
   private static func shownToken(_ header: String) -> [UInt8]? {
@@ -25,13 +27,6 @@ struct Access: Sendable {
       return Array(pair[(colon + 1)...])
     default: return nil
     }
-  }
-
-  /// In a time that depends on the length of what was shown alone.
-  private static func areEqual(_ shown: [UInt8], _ token: [UInt8]) -> Bool {
-    var difference = shown.count ^ token.count
-    for (i, byte) in shown.enumerated() { difference |= Int(byte ^ token[i % token.count]) }
-    return difference == 0
   }
 
   private static func isOwnName(_ header: String) -> Bool {

@@ -382,8 +382,10 @@ struct MiniatureTier: ~Copyable {
     if victim == probation.open { probation.open = -1 }
     if victim == protected.open { protected.open = -1 }
     movedSinceVictim = 0
-    if policy.remembersEvicted && !isCompacting {
-      ghosts.fit(items: itemCount, maximumBytes: segmentCount * size.segment / 128)
+    if policy.remembersEvicted && !isCompacting,
+      let buckets = ghosts.wanted(items: itemCount, maximumBytes: segmentCount * size.segment / 128)
+    {
+      ghosts = GhostTable(buckets: buckets)
     }
   }
 

@@ -120,4 +120,18 @@ public final class WorkerThread: @unchecked Sendable {
     joined = true
     pthread_join(handle, nil)
   }
+
+  /// The same, but no longer than to this moment in monotonic nanoseconds (.max: for ever). False: it has not ended.
+  public func join(until deadline: UInt64) -> Bool {
+    if joined { return true }
+    if deadline == .max {
+      join()
+      return true
+    }
+    var moment = timespec()
+    moment.tv_sec = Int(deadline / 1_000_000_000)
+    moment.tv_nsec = Int(deadline % 1_000_000_000)
+    joined = pthread_clockjoin_np(handle, nil, CLOCK_MONOTONIC, &moment) == 0
+    return joined
+  }
 }

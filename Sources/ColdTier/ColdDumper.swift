@@ -21,7 +21,7 @@ struct RowSummary {
   let byteCount: Int
 
   init(_ statement: Statement) {
-    sequence = UInt64(statement.int64(Column.sequence))
+    sequence = UInt64(bitPattern: statement.int64(Column.sequence))
     key = statement.bytes(Column.key)
     let body = statement.bytes(Column.body)
     let long = Int(statement.int64(Column.value))

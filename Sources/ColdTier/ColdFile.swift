@@ -26,7 +26,7 @@ package struct ColdRawRow {
   let column: UnsafeRawBufferPointer?
 
   init(_ statement: Statement) {
-    sequence = UInt64(statement.int64(Column.sequence))
+    sequence = UInt64(bitPattern: statement.int64(Column.sequence))
     key = statement.bytes(Column.key)
     body = statement.bytes(Column.body)
     column = statement.isNull(Column.value) ? nil : statement.bytes(Column.value)
@@ -321,7 +321,7 @@ package final class ColdFile {
         return step
       }
       seen += 1
-      step.reached = UInt64(statement.int64(Column.sequence))
+      step.reached = UInt64(bitPattern: statement.int64(Column.sequence))
       let row = RowSummary(statement)
       body(
         ColdRowHead(
@@ -341,7 +341,7 @@ package final class ColdFile {
       statement.bind(3, 1)
       guard try statement.step() else { return nil }
       _ = statement.bytes(Column.value)
-      return UInt64(statement.int64(Column.sequence))
+      return UInt64(bitPattern: statement.int64(Column.sequence))
     }
   }
 

@@ -118,15 +118,29 @@ package struct ColdIndex: ~Copyable {
     _ hash: UInt64, sequence: UInt64, expiresAt: UInt32, fetched: Bool = false
   ) -> Bool {
     let hash = Self.whole(hash)
-    if position(hash) >= 0 { return false }
-    insert(Slot(hash: hash, word: Self.word(sequence, expiresAt, fetched)))
+    let i = place(hash)
+    if slots[i].hash == hash { return false }
+    insert(Slot(hash: hash, word: Self.word(sequence, expiresAt, fetched)), at: i)
     return true
   }
 
-  private mutating func insert(_ slot: Slot) {
-    if count + 1 > capacity - capacity / 7 { grow() }
-    var i = home(slot.hash)
-    while slots[i].hash != 0 && slots[i].hash < slot.hash { i += 1 }
+  /// Where the hash is, or would have to be.
+  @inline(__always)
+  private func place(_ hash: UInt64) -> Int {
+    var i = home(hash)
+    while slots[i].hash != 0 && slots[i].hash < hash { i += 1 }
+    return i
+  }
+
+  private mutating func insert(_ slot: Slot) { insert(slot, at: place(slot.hash)) }
+
+  /// `place`: that of its hash.
+  private mutating func insert(_ slot: Slot, at place: Int) {
+    var i = place
+    if count + 1 > capacity - capacity / 7 {
+      grow()
+      i = self.place(slot.hash)
+    }
     var carried = slot
     while carried.hash != 0 {
       swap(&slots[i], &carried)

@@ -63,20 +63,28 @@ package final class ColdReader: @unchecked Sendable {
 
 /// The row that a statement with all columns stands on, if its checksums are right.
 func wholeRow(_ statement: Statement) -> ColdRow? {
-  let key = statement.bytes(Column.key)
-  let body = statement.bytes(Column.body)
+  wholeRow(
+    UInt64(bitPattern: statement.int64(Column.sequence)), key: statement.bytes(Column.key),
+    body: statement.bytes(Column.body)
+  ) { statement.bytes(Column.value) }
+}
+
+/// `column`: what stands in the column of long values; asked for only if the body says that the value is there.
+@inline(__always)
+func wholeRow(
+  _ sequence: UInt64, key: UnsafeRawBufferPointer, body: UnsafeRawBufferPointer, column: () -> UnsafeRawBufferPointer
+) -> ColdRow? {
   guard RowBody.isWhole(key: key, body: body), let head = RowBody.Head(body) else { return nil }
   var value: UnsafeRawBufferPointer?
   switch head.place {
   case .here: value = UnsafeRawBufferPointer(rebasing: body[head.byteCount...])
   case .column:
-    let column = statement.bytes(Column.value)
-    guard head.fits(column, in: body) else { return nil }
-    value = column
+    let long = column()
+    guard head.fits(long, in: body) else { return nil }
+    value = long
   case .nowhere: value = nil
   }
-  return ColdRow(
-    sequence: UInt64(statement.int64(Column.sequence)), key: key, value: value, attributes: head.attributes)
+  return ColdRow(sequence: sequence, key: key, value: value, attributes: head.attributes)
 }
 
 /// Walks from the newest row to the oldest, for the start: first all rows without long values, then as
@@ -88,8 +96,8 @@ package final class ColdScanner: @unchecked Sendable {
   private let hasher: KeyHasher
   /// The flush epoch that the file names. The mark of a flush is written before any row that comes after it.
   private let epoch: UInt64
-  /// Every row from here on has been met.
-  package private(set) var below: UInt64
+  /// The next row is the newest one below this; there must be one just below it, unless there are no more.
+  package var below: UInt64
 
   package struct Row {
     package let hash: UInt64
@@ -121,14 +129,15 @@ package final class ColdScanner: @unchecked Sendable {
       var seen = 0
       while try self.scan.step() {
         seen += 1
-        let sequence = UInt64(self.scan.int64(Column.sequence))
+        // Of a damaged page it may be any number.
+        let sequence = UInt64(bitPattern: self.scan.int64(Column.sequence))
         let key = self.scan.bytes(Column.key)
         let content = self.scan.bytes(Column.body)
-        guard sequence + 1 == self.below, RowBody.isWhole(key: key, body: content), let head = RowBody.Head(content)
+        guard sequence &+ 1 == self.below, RowBody.isWhole(key: key, body: content), let head = RowBody.Head(content)
         else {
           self.distrust =
-            sequence + 1 != self.below
-            ? "rows \(sequence + 1) to \(self.below - 1) are missing" : "row \(sequence) is not as it was written"
+            sequence &+ 1 != self.below
+            ? "rows \(sequence &+ 1) to \(self.below - 1) are missing" : "row \(sequence) is not as it was written"
           return false
         }
         if head.attributes.isOfEpoch(after: self.epoch) {
@@ -156,7 +165,10 @@ package final class ColdScanner: @unchecked Sendable {
       defer { self.readDown.reset() }
       var lowest: UInt64 = 0
       while try self.readDown.step() {
-        lowest = UInt64(self.readDown.int64(Column.sequence))
+        let next = UInt64(bitPattern: self.readDown.int64(Column.sequence))
+        // The order of a damaged file is nobody's: it must not go round in circles.
+        if next >= (lowest == 0 ? sequence : lowest) { return 0 }
+        lowest = next
         if let row = wholeRow(self.readDown), !body(row) { return 0 }
       }
       return lowest

@@ -60,6 +60,11 @@ package final class ColdStore: Sendable {
   private let checkpoints = Monitor(Checkpoints())
   /// Held by whoever checkpoints: two at once would only tell each other that they are busy.
   private let checkpointing = Lock<Void>(())
+  private let fileVersion = FileVersion()
+  /// The file, for direct readers; -1: there are none. Closing any descriptor of a file gives up the locks that a process
+  /// has on it, SQLite's too: so it stays open as long as the store.
+  private let directFile: Int32
+  private let rootOfItems: UInt32
   let casReservationIsPending: Bool
   private let isMarked = Atomic<Bool>(false)
   /// As of the writer's last batch.
@@ -177,13 +182,19 @@ package final class ColdStore: Sendable {
       oldest.bind(2, 1)
       _ = try oldest.step()
       oldest.reset()
-      return (casFloor: UInt64(reserved) + 1, epoch: UInt64(epoch), at: UnixSeconds(flushAt), newest: UInt64(newest))
+      return (
+        casFloor: UInt64(reserved) + 1, epoch: UInt64(epoch), at: UnixSeconds(flushAt), newest: UInt64(max(newest, 0)),
+        root: UInt32(truncatingIfNeeded: try connection.integer(SQL.rootOfItems))
+      )
     }
     flushEpoch = found.epoch
     pendingFlushAt = found.at
     newestSequence = found.newest
     casFloor = found.casFloor
+    rootOfItems = found.root
     casReservationIsPending = try !Self.reserve(from: found.casFloor, connection, logger)
+    // A disk of tests' own is not passed by.
+    directFile = options.vfs == nil ? TablePages.open(path) : -1
   }
 
   /// What is reserved when the numbers begin at `floor`.
@@ -422,6 +433,11 @@ package final class ColdStore: Sendable {
   /// A reader for one thread. A larger cache would be thrown away at each commit.
   package func makeReader() throws(ColdError) -> ColdReader { try ColdReader(try connect(cacheKiB: 2048)) }
 
+  /// nil: rows of this file can't be read without SQLite. It must not outlive the store.
+  package func makeDirectReader() -> DirectReader? {
+    directFile < 0 ? nil : DirectReader(directFile, root: rootOfItems, fileVersion)
+  }
+
   /// For a list of all keys.
   package func makeDumper() throws(ColdError) -> ColdDumper { try ColdDumper(try connect(cacheKiB: 2048)) }
 
@@ -448,7 +464,11 @@ package final class ColdStore: Sendable {
       do throws(ColdError) {
         if connection == nil { connection = try connect(cacheKiB: 256) }
         guard let open = connection else { continue }
-        if Self.size(path + "-wal") == 0 { continue }
+        if Self.size(path + "-wal") == 0 {
+          // Nothing is on its way into the file.
+          checkpointing.withLock { _ in fileVersion.noteWhole() }
+          continue
+        }
         let (frames, done) = try translating { () throws(SQLiteError) in
           try checkpoint(open, .passive, waiting: nil)
         }
@@ -462,12 +482,23 @@ package final class ColdStore: Sendable {
     }
   }
 
+  /// Brings what was committed into the file itself.
   @discardableResult
-  func checkpoint(
+  package func checkpoint(
     _ connection: Connection, _ mode: Connection.CheckpointMode, waiting milliseconds: Int32?
   ) throws(SQLiteError) -> (frames: Int, done: Int) {
     try checkpointing.withLock { _ throws(SQLiteError) in
-      try connection.checkpoint(mode, waiting: milliseconds)
+      fileVersion.beginWriting()
+      do throws(SQLiteError) {
+        let progress = try connection.checkpoint(mode, waiting: milliseconds)
+        fileVersion.noteWhole()
+        return progress
+      } catch {
+        // Readers kept it from its end; what it wrote it wrote as a whole. (A passive one is busy if another program
+        // checkpoints.)
+        if error.isBusy && mode != .passive { fileVersion.noteWhole() }
+        throw error
+      }
     }
   }
 
@@ -492,7 +523,7 @@ package final class ColdStore: Sendable {
   /// After writer and readers are done: everything into the database file.
   /// `recent`: the rows of items in RAM, the last used first, at most as many as it is asked for; nil: what was noted
   /// of them stays.
-  package func close(recent: ((_ atMost: Int) -> [RecentRow])? = nil) {
+  package func close(recent: ((_ atMost: Int) -> RecentList)? = nil) {
     let thread = checkpoints.signal { state in
       state.stopping = true
       return state.thread
@@ -503,7 +534,7 @@ package final class ColdStore: Sendable {
       if let recent { noteRecent(recent, connection) }
       try translating { () throws(SQLiteError) in
         try Self.setMeta(.closedAt, try connection.integer(SQL.newestSequence), connection)
-        try connection.checkpoint(.truncate)
+        try checkpoint(connection, .truncate, waiting: nil)
       }
     } catch {
       logger.warning("the last checkpoint failed, the WAL is kept: \(error)")
@@ -511,18 +542,23 @@ package final class ColdStore: Sendable {
     releaseLock()
   }
 
-  private func noteRecent(_ recent: (Int) -> [RecentRow], _ connection: Connection) {
+  private func noteRecent(_ recent: (Int) -> RecentList, _ connection: Connection) {
     do throws(SQLiteError) {
       let room = try RecentRows.capacity(connection, bounds)
-      let rows = room > 0 ? recent(room) : []
-      try RecentRows.save(rows, connection)
+      let list = room > 0 ? recent(room) : RecentList(atMost: 0, now: 0)
+      try connection.execute(SQL.beginImmediate)
+      try RecentRows.save(list, through: UInt64(try connection.integer(SQL.newestSequence)), connection)
+      try connection.execute(SQL.commit)
     } catch {
-      // The next start refills RAM in the order of writing.
+      // The next start goes by the note before. What is left of the transaction ends with the connection.
       logger.warning("the order of last use could not be noted: \(error)")
     }
   }
 
-  deinit { releaseLock() }
+  deinit {
+    releaseLock()
+    if directFile >= 0 { Glibc.close(directFile) }
+  }
 
   private func releaseLock() {
     let descriptor = lockDescriptor.exchange(-1, ordering: .relaxed)

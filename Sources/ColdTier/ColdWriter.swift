@@ -50,10 +50,13 @@ package final class ColdWriter: @unchecked Sendable {
   /// The first sequence of the call under way: from here on nothing is judged, since the caller knows
   /// nothing of these rows yet.
   private var firstOfCall: UInt64 = 0
+  /// Rows that the call under way has appended again. They count as its own, so a small file would have nothing left
+  /// that may go if they were many.
+  private var keptBytesOfCall: Int64 = 0
   /// By the limit as it was at the last call.
   private var bounds: ColdBounds
-  /// What the database file may take now; above `bounds.fileLimit` while it comes down to a lowered limit. 0: not
-  /// known before the first call.
+  /// What the database file may take now; above `bounds.fileLimit` while it comes down to a lowered limit, but not
+  /// beyond what the higher one allowed. 0: not known before the first call.
   private var fileLimit: Int64 = 0
   private let walBytesBeforeFirstCommit: Int64
   /// Bytes in the WAL from which the next attempt to begin it anew is made.
@@ -114,7 +117,7 @@ package final class ColdWriter: @unchecked Sendable {
   ) throws(ColdError) -> Outcome {
     try followLimit()
     var sequences = [UInt64](repeating: 0, count: records.count)
-    firstOfCall = nextSequence
+    beginCall()
     var from = 0
     while from < records.count {
       var to = from
@@ -255,7 +258,7 @@ package final class ColdWriter: @unchecked Sendable {
     judge: (_ hash: UInt64, _ sequence: UInt64, _ mayKeep: Bool) -> OldRowFate, moved: ([Move]) -> Void
   ) throws(ColdError) -> UInt64 {
     // Room for the row headers, the tree above the rows and the rows that are kept.
-    let wanted = bytes + bytes / 8 + bounds.transactionBytes * 2
+    let wanted = bytes + bytes / 8 + headroom
     var excess = try usedBytes() + wanted - fileLimit
     if excess <= 0 { return 0 }
     var cut: UInt64 = 0
@@ -335,9 +338,10 @@ package final class ColdWriter: @unchecked Sendable {
         let hash = hasher.hash(key.baseAddress!, key.count)
         let mayKeep =
           keptBytes + size <= freed + size && keptBytes + size <= self.bounds.transactionBytes
-          && size <= self.rewriteAllowance
+          && self.keptBytesOfCall + size <= self.bounds.fileLimit / 8 && size <= self.rewriteAllowance
         if judge(hash, sequence, mayKeep) == .keep {
           keptBytes += size
+          self.keptBytesOfCall += size
           self.rewriteAllowance -= size
           wanted.append((sequence, hash))
         } else {
@@ -358,12 +362,9 @@ package final class ColdWriter: @unchecked Sendable {
 
   /// Bytes by which a file comes nearer to its limit in a step.
   private var descent: Int64 { bounds.transactionBytes * 4 }
-  /// On its way down the file is as full as it may be, and rows that are kept are appended before the old ones go: that
-  /// room is beyond the limit of the moment, and below the one it comes from.
-  private var maximumPages: Int64 {
-    let room = fileLimit > bounds.fileLimit ? bounds.transactionBytes * 2 : 0
-    return max((fileLimit + room) / SQL.pageSize, 16)
-  }
+  private var maximumPages: Int64 { max(fileLimit / SQL.pageSize, 16) }
+  /// Room that is always left: rows that are kept are appended before the old ones go.
+  private var headroom: Int64 { bounds.transactionBytes * 2 }
 
   /// The limit may be another one than at the last call. To a lower one it goes in steps, since all at once would
   /// keep the rows of a call waiting.
@@ -371,8 +372,14 @@ package final class ColdWriter: @unchecked Sendable {
     if fileLimit != 0 && store.currentLimit == bounds.limit { return }
     bounds = store.bounds
     restartWALAt = min(restartWALAt, bounds.walTarget)
-    fileLimit = max(bounds.fileLimit, try usedBytes())
+    // One that is nearly as full as it may be now may never have left that room.
+    fileLimit = max(bounds.fileLimit, try usedBytes() + headroom)
     try reading { () throws(SQLiteError) in try self.connection.execute(SQL.maximumPages(self.maximumPages)) }
+  }
+
+  private func beginCall() {
+    firstOfCall = nextSequence
+    keptBytesOfCall = 0
   }
 
   private func comeDown() { fileLimit = max(fileLimit - descent, bounds.fileLimit) }
@@ -385,7 +392,7 @@ package final class ColdWriter: @unchecked Sendable {
   ) throws(ColdError) -> Bool {
     try followLimit()
     if fileLimit > bounds.fileLimit {
-      firstOfCall = nextSequence
+      beginCall()
       comeDown()
       let cut = try makeRoom(0, hasher: hasher, judge: judge, moved: moved)
       if cut > 0 {
@@ -474,6 +481,28 @@ package final class ColdWriter: @unchecked Sendable {
   }
 
   // MARK: Marks
+
+  /// Rows that a note of the order of last use may have now.
+  package var mostRecentRows: Int { RecentRows.capacity(store.bounds) }
+
+  /// Bytes that a note of so many rows takes.
+  package static func noteBytes(_ count: Int) -> Int64 { RecentRows.bytes(count) }
+
+  /// Notes in which order items in RAM were used last, in place of the note before. `through`: each row that the list
+  /// names was the newest of its key up to there. `judge` and `moved`: as in `write`.
+  package func noteRecent(
+    _ list: RecentList, through: UInt64, hasher: KeyHasher,
+    judge: (_ hash: UInt64, _ sequence: UInt64, _ mayKeep: Bool) -> OldRowFate, moved: ([Move]) -> Void
+  ) throws(ColdError) {
+    try followLimit()
+    beginCall()
+    let bytes = RecentRows.bytes(list.count)
+    let cut = try makeRoom(bytes, hasher: hasher, judge: judge, moved: moved)
+    try transaction(bytes) { () throws(SQLiteError) in
+      if cut > 0 { try self.delete(below: cut) }
+      try RecentRows.save(list, through: through, self.connection)
+    }
+  }
 
   /// Every row of an epoch below `epoch` is dead; another flush is due at `pendingAt` (0 = none).
   ///

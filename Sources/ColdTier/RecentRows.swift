@@ -12,7 +12,50 @@ package struct RecentRow: Equatable, Sendable {
   }
 }
 
-/// The order in which items were used last, as a clean stop noted it (`recently_used`), in parts that fit a page:
+/// Rows of items in RAM in the order of their last use, in eight bytes each.
+package struct RecentList {
+  /// Bits 40...63: seconds from the last use to `now`; below, how far the row is from the last one that there may be. The
+  /// smallest was used last.
+  private var packed: [UInt64] = []
+  private let now: UnixSeconds
+  private let most: Int
+  private static let distance: UInt64 = (1 << 40) - 1
+  private static let longestAge: UInt64 = (1 << 24) - 1
+
+  /// `most`: of those that were used last.
+  package init(atMost most: Int, now: UnixSeconds) {
+    self.most = most
+    self.now = now
+  }
+
+  package var count: Int { packed.count }
+
+  package mutating func add(_ row: RecentRow) {
+    let age = row.lastAccess < now ? min(UInt64(now - row.lastAccess), Self.longestAge) : 0
+    packed.append(age << 40 | Self.distance - row.sequence & Self.distance)
+    if packed.count >= max(most, 1024) * 2 { sort() }
+  }
+
+  /// To be called after the last one.
+  package mutating func sort() {
+    packed.sort()
+    if packed.count > most { packed.removeLast(packed.count - most) }
+  }
+
+  /// 0: the last used.
+  package subscript(rank: Int) -> RecentRow {
+    RecentRow(
+      sequence: Self.distance - packed[rank] & Self.distance,
+      lastAccess: now - UnixSeconds(truncatingIfNeeded: min(packed[rank] >> 40, UInt64(now))))
+  }
+
+  /// Tells whether another list is the same.
+  package var fingerprint: UInt64 {
+    packed.reduce(UInt64(packed.count)) { RowHash.mix($0, $1 & Self.distance) }
+  }
+}
+
+/// The order in which items were used last, as it was noted (`recently_used`), in parts that fit a page:
 ///
 ///     byte  0  sequence    5 bytes, little-endian
 ///           5  lastAccess  UInt32, little-endian
@@ -23,10 +66,11 @@ enum RecentRows {
   /// Of 36 MiB: RAM that holds more gets the rest in the order of writing.
   static let mostRows = 4 << 20
 
-  static func encode(_ rows: ArraySlice<RecentRow>) -> [UInt8] {
+  static func encode(_ list: RecentList, _ ranks: Range<Int>) -> [UInt8] {
     var bytes: [UInt8] = []
-    bytes.reserveCapacity(rows.count * bytesPerRow)
-    for row in rows {
+    bytes.reserveCapacity(ranks.count * bytesPerRow)
+    for rank in ranks {
+      let row = list[rank]
       for shift in stride(from: UInt64(0), to: 40, by: 8) {
         bytes.append(UInt8(truncatingIfNeeded: row.sequence >> shift))
       }
@@ -56,28 +100,30 @@ enum RecentRows {
     return min(max(Int(parts) * rowsPerPart, 0), mostRows)
   }
 
-  /// Replaces what is noted, in one transaction. `rows`: the last used first.
-  static func save(_ rows: [RecentRow], _ connection: Connection) throws(SQLiteError) {
-    try connection.execute(SQL.beginImmediate)
-    do throws(SQLiteError) {
-      try connection.execute(SQL.forgetRecent)
-      let through = UInt64(try connection.integer(SQL.newestSequence))
-      try ColdStore.setMeta(.recentThrough, Int64(through), connection)
-      let insert = try Statement(connection, SQL.insertRecent)
-      for first in stride(from: 0, to: rows.count, by: rowsPerPart) {
-        let part = encode(rows[first..<min(first + rowsPerPart, rows.count)])
-        try part.withUnsafeBufferPointer { (part) throws(SQLiteError) in
-          let part = UnsafeRawBufferPointer(part)
-          insert.bind(1, Int64(first))
-          insert.bind(2, recentChecksum(part, position: Int64(first), through: through))
-          insert.bind(3, part)
-          try insert.run()
-        }
+  /// How many rows a note of a running server has, at most: a small part of the file, and half of what the WAL may take.
+  static func capacity(_ bounds: ColdBounds) -> Int {
+    let parts = min(bounds.fileLimit / 32, bounds.walTarget / 2) / SQL.pageSize
+    return min(max(Int(parts) * rowsPerPart, 0), mostRows)
+  }
+
+  /// What a note takes in the file.
+  static func bytes(_ count: Int) -> Int64 { Int64((count + rowsPerPart - 1) / rowsPerPart) * SQL.pageSize }
+
+  /// Replaces what is noted; the caller has begun a transaction. `through`: no row up to it is newer, for its key, than
+  /// the one that the list names.
+  static func save(_ list: RecentList, through: UInt64, _ connection: Connection) throws(SQLiteError) {
+    try connection.execute(SQL.forgetRecent)
+    try ColdStore.setMeta(.recentThrough, Int64(through), connection)
+    let insert = try Statement(connection, SQL.insertRecent)
+    for first in stride(from: 0, to: list.count, by: rowsPerPart) {
+      let part = encode(list, first..<min(first + rowsPerPart, list.count))
+      try part.withUnsafeBufferPointer { (part) throws(SQLiteError) in
+        let part = UnsafeRawBufferPointer(part)
+        insert.bind(1, Int64(first))
+        insert.bind(2, recentChecksum(part, position: Int64(first), through: through))
+        insert.bind(3, part)
+        try insert.run()
       }
-      try connection.execute(SQL.commit)
-    } catch {
-      if connection.isInTransaction { try connection.execute(SQL.rollback) }
-      throw error
     }
   }
 }

@@ -57,6 +57,7 @@ enum SQL {
   static let schemaVersion = "PRAGMA schema_version"
   static func maximumPages(_ count: Int64) -> String { "PRAGMA max_page_count = \(count)" }
   static func incrementalVacuum(pages: Int64) -> String { "PRAGMA incremental_vacuum(\(pages))" }
+  static let rootOfItems = "SELECT rootpage FROM sqlite_schema WHERE type = 'table' AND name = 'items'"
   static let pageCount = "PRAGMA page_count"
   static let freePages = "PRAGMA freelist_count"
 

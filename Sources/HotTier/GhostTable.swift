@@ -1,24 +1,25 @@
 /// The keys that were evicted last, by 16 bits of their hash: enough to tell with few mistakes that a key was here.
 /// Buckets of four, each the newest first; an old ghost is pushed out by new ones of its bucket.
 package struct GhostTable: ~Copyable {
-  private var buckets: UnsafeMutablePointer<UInt64>?
-  private var count = 0
+  private let buckets: UnsafeMutablePointer<UInt64>?
+  private let count: Int
 
-  package init() {}
+  /// Memory for four keys each; it is cleared, so not under a lock. With none nothing is remembered.
+  package init(buckets count: Int = 0) {
+    self.count = count
+    buckets = count > 0 ? .allocate(capacity: count) : nil
+    buckets?.initialize(repeating: 0, count: count)
+  }
 
   deinit { buckets?.deallocate() }
 
   package var bytes: Int { count * 8 }
 
-  /// Room for about as many ghosts as `items`, at most in `maximumBytes`. What is remembered is forgotten when the
-  /// size changes, which is when it has to be twice as large, or four times too large.
-  package mutating func fit(items: Int, maximumBytes: Int) {
+  /// How many buckets a new table should have: for about as many ghosts as `items`, at most in `maximumBytes`. nil: this
+  /// one will do, being neither half as large as that nor four times too large. (What it remembers is lost with it.)
+  package func wanted(items: Int, maximumBytes: Int) -> Int? {
     let wanted = min(max(items / 4, 16), maximumBytes / 8)
-    if count > 0 && wanted < count * 2 && wanted * 4 > count { return }
-    buckets?.deallocate()
-    count = wanted
-    buckets = wanted > 0 ? .allocate(capacity: wanted) : nil
-    buckets?.initialize(repeating: 0, count: wanted)
+    return wanted == count || count > 0 && wanted < count * 2 && wanted * 4 > count ? nil : wanted
   }
 
   @inline(__always)

@@ -26,6 +26,8 @@ public struct HotShard: ~Copyable {
   /// May be changed: what was remembered of evicted keys is kept for when it is wanted again.
   package var policy: EvictionPolicy
   var ghosts = GhostTable()
+  /// Something had to go for its age: from now on it is worth while to remember what goes.
+  var hasEvicted = false
 
   var probation = SegmentQueue()
   var protected = SegmentQueue()
@@ -101,10 +103,13 @@ public struct HotShard: ~Copyable {
     return item(at: index.place(at: slot))
   }
 
+  /// False: there seems to be none.
   @inlinable @inline(__always)
-  public func prefetchItem(_ hash: UInt64) {
+  public func prefetchItem(_ hash: UInt64) -> Bool {
     let place = index.peekPlace(hash)
-    if place != 0 { item(at: place).prefetch() }
+    if place == 0 { return false }
+    item(at: place).prefetch()
+    return true
   }
 
   /// Whether it may still be served at `now`.
@@ -222,6 +227,19 @@ public struct HotShard: ~Copyable {
     let bytes = index.residentBytes + ghosts.bytes - (segmentCount > 0 ? pool.segmentBytes : 0)
     pool.account(bytes - accountedBytes)
     accountedBytes = bytes
+  }
+
+  /// How many buckets a new table for what is remembered of evicted keys should have; nil: the present one will do. Whoever
+  /// asks makes one without holding the lock, and hands it to `exchangeGhosts`.
+  package var wantedGhostBuckets: Int? {
+    if !policy.remembersEvicted || !hasEvicted { return nil }
+    return ghosts.wanted(items: counters.items, maximumBytes: segmentCount * pool.segmentBytes / 128)
+  }
+
+  /// Remembers in another table from now on; `table` is the one before.
+  package mutating func exchangeGhosts(_ table: inout GhostTable) {
+    swap(&ghosts, &table)
+    accountTables()
   }
 
   /// Makes the index smaller if most of it is empty; what it returns goes to `index.finishShrinking`.

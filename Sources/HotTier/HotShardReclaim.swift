@@ -80,10 +80,7 @@ extension HotShard {
     if victim == openProtected { openProtected = -1 }
     victimCursor = SegmentHead.bytes
     movedSinceVictim = 0
-    if policy.remembersEvicted && !isCompacting {
-      ghosts.fit(items: counters.items, maximumBytes: segmentCount * pool.segmentBytes / 128)
-      accountTables()
-    }
+    if !isCompacting { hasEvicted = true }
   }
 
   /// Looks at up to `count` records of the segment that has to go: evicts, moves or skips each. When

@@ -51,9 +51,11 @@ extension HotShard {
       let next = head(segment).pointee.next
       if !cursor.isInside {
         left -= 1
-        if idleSince > 0 || head(segment).pointee.firstExpiry <= now || head(segment).pointee.sweptEpoch != epoch {
+        if idleSince > 0 || mayHaveExpired(head(segment).pointee, at: now) || head(segment).pointee.sweptEpoch != epoch
+        {
           // What stays tells it anew, and so does whatever is stored or touched meanwhile.
           head(segment).pointee.firstExpiry = .max
+          head(segment).pointee.sweptAt = now
           cursor.enter(epoch: epoch)
         }
       }
@@ -69,6 +71,15 @@ extension HotShard {
       }
     }
     return steps - left
+  }
+
+  /// Seconds between two times that a segment is gone through: where something expires in every second, half of the
+  /// work is saved, and an item is found a second later at most.
+  private static let secondsBetweenSweeps: UnixSeconds = 2
+
+  /// (After a step backwards of the clock the difference is a huge one.)
+  private func mayHaveExpired(_ head: SegmentHead, at now: UnixSeconds) -> Bool {
+    head.firstExpiry <= now && now &- head.sweptAt >= Self.secondsBetweenSweeps
   }
 
   /// Whether it came to the end of the segment.

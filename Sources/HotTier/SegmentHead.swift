@@ -11,6 +11,7 @@ import CacheCore
 ///                                      openings below: says whether it is still the same filling; 0 free
 ///          32  firstExpiry     UInt32  Unix seconds; no linked item expires before it; .max = none ever
 ///          36  sweptEpoch      UInt16  the flush epoch of the oldest items that may be linked
+///          40  sweptAt         UInt32  Unix seconds; when it was gone through for what has expired, 0 = never
 struct SegmentHead {
   var next: Int32
   var previous: Int32
@@ -21,6 +22,7 @@ struct SegmentHead {
   var serial: UInt64
   var firstExpiry: UnixSeconds = .max
   var sweptEpoch: UInt16
+  var sweptAt: UnixSeconds = 0
 
   static let bytes = 64
 

@@ -76,6 +76,8 @@ public enum Reply {
   }
   /// Ours: under durability always the file cannot be written now.
   @inlinable public static var notDurable: StaticString { "SERVER_ERROR the cold tier cannot be written\r\n" }
+  /// Ours: the item is in the file, which has no time for it.
+  @inlinable public static var overloaded: StaticString { "SERVER_ERROR the cold tier is overloaded\r\n" }
   @inlinable public static var shutdownNotEnabled: StaticString { "SERVER_ERROR: shutdown not enabled\r\n" }
   /// Sent on a new connection that is over -c, before it is closed.
   @inlinable public static var tooManyConnections: StaticString { "ERROR Too many open connections\r\n" }

@@ -24,7 +24,7 @@ struct Acceptor {
   /// Milliseconds after which code that is not in use is given back, each counted from the one before, or a moment
   /// later if connections are coming: what the start alone needed, what the first connections alone did, and, time and
   /// again (the last), what is seldom needed. What is in use comes back from the page cache at once, at a microsecond for 16 pages.
-  private static let pausesBeforeRelease: [Int64] = [0, 500, 1500, 3000, 10_000, 60_000]
+  private static let pausesBeforeRelease: [Int64] = [0, 500, 1500, 3000, 5000]
 
   func run() {
     let code = CodePages()

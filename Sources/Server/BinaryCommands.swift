@@ -144,7 +144,7 @@ extension WorkerState {
     var written = 0
     var pinned: PinnedValue? = nil
     var pinnedBytes = 0
-    let outcome = cache.read(key, now: now, touchTo: touchTo, answer: connection.pointee.answer(for: key.hash)) {
+    let outcome = cache.read(key, now: now, touchTo: touchTo, answer: answer(connection, key)) {
       item in
       let keyLength = returnsKey ? request.keyLength : 0
       let valueLength = returnsValue ? item.valueLength : 0
@@ -165,6 +165,10 @@ extension WorkerState {
       }
     }
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, request.value, end) }
+    if case .overloaded = outcome {
+      reply(request, .outOfMemory, "the cold tier is overloaded")
+      return skip(connection, request)
+    }
     let touches = touchTo != nil
     var isHit = false
     if case .done = outcome { isHit = true }
@@ -273,9 +277,9 @@ extension WorkerState {
         mode = request.verb == .set ? .set : request.verb == .add ? .add : .replace
       }
     }
-    return cache.store(
-      mode, key, flags: binaryFlags(request), expiresAt: expiry, value, now: now,
-      answer: connection.pointee.answer(for: key.hash), options: options, changed: &changed)
+    return store(
+      connection, mode, key, flags: binaryFlags(request), expiresAt: expiry, value, options: options,
+      changed: &changed)
   }
 
   private mutating func replyStored(
@@ -299,6 +303,7 @@ extension WorkerState {
       reply(request, .outOfMemory, "Out of memory allocating item")
     case .tooLarge: reply(request, .tooLarge)
     case .notDurable: reply(request, .outOfMemory, "the cold tier cannot be written")
+    case .overloaded: reply(request, .outOfMemory, "the cold tier is overloaded")
     default:
       // Nothing to replace, or something in the way of add.
       if compares {
@@ -375,7 +380,7 @@ extension WorkerState {
     var number = initial
     var changed = ChangedItem()
     let outcome = cache.update(
-      key, now: now, answer: connection.pointee.answer(for: key.hash), options: options,
+      key, now: now, answer: answer(connection, key), options: options,
       initial: expiry == .max ? nil : (initial, expiryMoment(Int64(expiry), now: now)), changed: &changed
     ) { value, out in
       switch applyDelta(value, delta, increment: isIncrement) {
@@ -401,6 +406,7 @@ extension WorkerState {
     case .notANumber: reply(request, .notANumber)
     case .outOfMemory: reply(request, .outOfMemory, "Out of memory incrementing value")
     case .notDurable: reply(request, .outOfMemory, "the cold tier cannot be written")
+    case .overloaded: reply(request, .outOfMemory, "the cold tier is overloaded")
     default:
       if isIncrement { counters.incrementMisses &+= 1 } else { counters.decrementMisses &+= 1 }
       reply(request, .notFound)
@@ -412,7 +418,7 @@ extension WorkerState {
     _ connection: UnsafeMutablePointer<Connection>, _ request: BinaryRequest, _ end: UnsafeRawPointer
   ) -> Next {
     let key = cache.key(request.key, request.keyLength)
-    let answer = connection.pointee.answer(for: key.hash)
+    let answer = answer(connection, key)
     let outcome: Outcome
     if request.cas != 0 {
       var options = DeletionOptions()
@@ -430,6 +436,7 @@ extension WorkerState {
       acknowledge(request)
     case .exists: reply(request, .exists)
     case .notDurable: reply(request, .outOfMemory, "the cold tier cannot be written")
+    case .overloaded: reply(request, .outOfMemory, "the cold tier is overloaded")
     default:
       if case .scanning = outcome { cache.remove(key) }
       counters.deleteMisses &+= 1

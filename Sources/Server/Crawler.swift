@@ -50,13 +50,15 @@ final class Crawler: Sendable {
     }
   }
 
-  /// Ends a walk and waits for its thread. No other begins.
-  func stop() {
+  /// Ends a walk and waits for its thread, at most to this moment in monotonic nanoseconds: it may be reading a file that
+  /// does not answer. No other begins.
+  @discardableResult
+  func stop(until deadline: UInt64 = .max) -> Bool {
     let thread = state.withLock { state in
       state.isStopping = true
       return state.thread
     }
-    thread?.join()
+    return thread?.join(until: deadline) ?? true
   }
 }
 

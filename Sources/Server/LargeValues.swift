@@ -1,3 +1,4 @@
+import CacheCore
 import Glibc
 import TieredCache
 
@@ -5,7 +6,7 @@ import TieredCache
 extension WorkerState {
   /// Bytes of large values that are received from, or sent to, one connection before others have their turn: about as
   /// long as a turn of small commands takes. More is left to the socket, which reports it again.
-  static let largeTurn = 256 << 10
+  static let largeTurn = 64 << 10
 
   /// What came of asking for the memory of a large value.
   enum Room {
@@ -38,12 +39,39 @@ extension WorkerState {
         park(connection, .room)
         return .later
       case .notYet:
-        // What has no socket of its own has no turn, and no long values.
-        if connection.pointee.isDetached || connection.pointee.datagram != nil { continue }
-        connection.pointee.isYielded = true
-        yielded.append(connection)
+        if !hasTurns(connection) { continue }
+        yieldForRoom(connection)
         return .later
       }
+    }
+  }
+
+  /// What has no socket of its own has no turn, and no long values.
+  private func hasTurns(_ connection: UnsafeMutablePointer<Connection>) -> Bool {
+    !connection.pointee.isDetached && connection.pointee.datagram == nil
+  }
+
+  /// Room is made by and by: others have their turn before the command begins anew.
+  mutating func yieldForRoom(_ connection: UnsafeMutablePointer<Connection>) {
+    connection.pointee.isYielded = true
+    yielded.append(connection)
+  }
+
+  /// Stores a value, in turns if it is added to a large one.
+  @inline(__always)
+  func store(
+    _ connection: UnsafeMutablePointer<Connection>, _ mode: StoreMode, _ key: CacheKey, flags: UInt32,
+    expiresAt: UnixSeconds, _ value: NewValue, options: ChangeOptions = ChangeOptions(), changed: inout ChangedItem
+  ) -> Outcome {
+    while true {
+      let claimed = connection.pointee.claimedRoom
+      let outcome = cache.store(
+        mode, key, flags: flags, expiresAt: expiresAt, value, now: now,
+        answer: answer(connection, key), options: options, changed: &changed,
+        claimed: &connection.pointee.claimedRoom)
+      if connection.pointee.claimedRoom != claimed { connection.pointee.buffersChanged = true }
+      if case .notYet = outcome, !hasTurns(connection) { continue }
+      return outcome
     }
   }
 

@@ -61,10 +61,14 @@ extension ServerShared {
     LiveSetting(keys: [
       "hot.no-evictions", "hot.policy", "hot.favor-small", "hot.demote-after", "hot.high-watermark",
       "hot.low-watermark",
-      "cold.interval", "cold.when-slow",
+      "cold.interval", "cold.when-slow", "cold.reads.queue", "cold.reads.timeout", "cold.reads.overload",
+      "cold.stop-timeout",
     ]) { [self] _, next in
       .ready {
-        self.cache.live.set(tierOptions(next))
+        let options = tierOptions(next)
+        self.cache.live.set(options)
+        self.cache.coldReads?.setBounds(
+          queue: options.readQueue, timeoutMilliseconds: options.readTimeoutMilliseconds)
         self.cache.setEvictionPolicy(evictionPolicy(next))
       }
     }

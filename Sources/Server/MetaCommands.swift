@@ -59,7 +59,7 @@ extension WorkerState {
     var written = 0
     var pinned: PinnedValue? = nil
     var pinnedBytes = 0
-    let outcome = cache.visit(key, options, now: now, answer: connection.pointee.answer(for: key.hash)) { visit in
+    let outcome = cache.visit(key, options, now: now, answer: answer(connection, key)) { visit in
       let item = visit.item
       let showsValue = flags.has("v") && !(flags.has("C") && shows(item.cas) == request.unique)
       var reply = ReplyLine(target)
@@ -97,6 +97,7 @@ extension WorkerState {
       }
       if (options.changes || options.creates) && cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
     case .notDurable: out.append(Reply.notDurable)
+    case .overloaded: out.append(Reply.overloaded)
     default:
       counters.getCommands &+= 1
       counters.getMisses &+= 1
@@ -227,9 +228,9 @@ extension WorkerState {
       default: break
       }
     }
-    return cache.store(
-      mode, key, flags: request.clientFlags, expiresAt: expiryMoment(expiry, now: now), value, now: now,
-      answer: connection.pointee.answer(for: key.hash), options: options, changed: &changed)
+    return store(
+      connection, mode, key, flags: request.clientFlags, expiresAt: expiryMoment(expiry, now: now), value,
+      options: options, changed: &changed)
   }
 
   mutating func replyMetaSet(
@@ -259,6 +260,9 @@ extension WorkerState {
       return
     case .notDurable:
       out.append(Reply.notDurable)
+      return
+    case .overloaded:
+      out.append(Reply.overloaded)
       return
     default: break
     }
@@ -354,10 +358,10 @@ extension WorkerState {
       options.expiresAt = expiryMoment(request.expiry, now: now)
       options.newCAS = flags.has("E") && !limits.casDisabled ? request.newCAS : nil
       options.keyIsBinary = request.keyIsBinary
-      outcome = cache.delete(key, options, now: now, answer: connection.pointee.answer(for: key.hash))
+      outcome = cache.delete(key, options, now: now, answer: answer(connection, key))
     } else {
       outcome = cache.delete(
-        key, now: now, answer: connection.pointee.answer(for: key.hash), isMeta: true)
+        key, now: now, answer: answer(connection, key), isMeta: true)
     }
     if mustWait(connection, outcome) { return outcome }
     switch outcome {
@@ -374,6 +378,9 @@ extension WorkerState {
       return outcome
     case .notDurable:
       out.append(Reply.notDurable)
+      return outcome
+    case .overloaded:
+      out.append(Reply.overloaded)
       return outcome
     default:
       if case .scanning = outcome { cache.remove(key) }
@@ -399,7 +406,7 @@ extension WorkerState {
     var number = request.initial
     var changed = ChangedItem()
     let outcome = cache.update(
-      key, now: now, answer: connection.pointee.answer(for: key.hash), options: options,
+      key, now: now, answer: answer(connection, key), options: options,
       initial: flags.has("N") ? (request.initial, lastExpiry(request, ifNew: vivifyExpiry, expiry)) : nil,
       touchTo: flags.has("T") ? expiry : nil, changed: &changed
     ) { value, out in
@@ -424,6 +431,7 @@ extension WorkerState {
     case .notANumber: out.append(Reply.notANumber)
     case .outOfMemory: out.append(Reply.outOfMemoryInArithmetic)
     case .notDurable: out.append(Reply.notDurable)
+    case .overloaded: out.append(Reply.overloaded)
     default:
       if isIncrement { counters.incrementMisses &+= 1 } else { counters.decrementMisses &+= 1 }
       out.append("NF")
@@ -490,7 +498,7 @@ extension WorkerState {
     let target = out.end
     let now = now
     var written = 0
-    let outcome = cache.visit(key, options, now: now, answer: connection.pointee.answer(for: key.hash)) { visit in
+    let outcome = cache.visit(key, options, now: now, answer: answer(connection, key)) { visit in
       let item = visit.item
       var reply = ReplyLine(target)
       reply.put("ME")
@@ -510,7 +518,11 @@ extension WorkerState {
     }
     if mustWait(connection, outcome) { return outcome }
     counters.metaCommands &+= 1
-    if case .done = outcome { out.advance(written) } else { out.append("EN\r\n") }
+    switch outcome {
+    case .done: out.advance(written)
+    case .overloaded: out.append(Reply.overloaded)
+    default: out.append("EN\r\n")
+    }
     return outcome
   }
 }

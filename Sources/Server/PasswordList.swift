@@ -29,25 +29,19 @@ final class PasswordList: Sendable {
 
   var count: Int { entries.withLock { $0.count } }
 
-  /// Whether this user has this password. Takes as long for a wrong one as for a right one of the same length.
+  /// Whether this user has this password. Takes as long for a wrong one as for a right one: the time tells
+  /// how long what was shown is, and how many users there are.
   func accepts(_ user: UnsafeRawBufferPointer, _ password: UnsafeRawBufferPointer) -> Bool {
     entries.withLock { entries in
       var found = false
       for entry in entries {
         // Both are compared, so that the time does not tell whether there is such a user.
-        let isUser = areEqual(entry.user, user)
-        let isPassword = areEqual(entry.password, password)
+        let isUser = isSecret(user, equalTo: entry.user)
+        let isPassword = isSecret(password, equalTo: entry.password)
         if isUser && isPassword { found = true }
       }
       return found
     }
-  }
-
-  private func areEqual(_ kept: [UInt8], _ given: UnsafeRawBufferPointer) -> Bool {
-    guard kept.count == given.count else { return false }
-    var difference: UInt8 = 0
-    for i in 0..<kept.count { difference |= kept[i] ^ given[i] }
-    return difference == 0
   }
 
   static func read(_ path: String) throws(PasswordFileError) -> [Entry] {

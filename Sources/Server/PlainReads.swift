@@ -9,7 +9,9 @@ extension WorkerState {
   /// True: the command is carried out, and its reply stands in the output. False: nothing was done.
   /// `line`..<`lineEnd`: a line without its end.
   @inline(__always)
-  mutating func servesPlainRead(_ line: UnsafeRawPointer, _ lineEnd: UnsafeRawPointer) -> Bool {
+  mutating func servesPlainRead(
+    _ connection: UnsafeMutablePointer<Connection>, _ line: UnsafeRawPointer, _ lineEnd: UnsafeRawPointer
+  ) -> Bool {
     let length = lineEnd - line
     if length < 6 { return false }
     let word = UInt32(littleEndian: line.loadUnaligned(as: UInt32.self))
@@ -27,41 +29,73 @@ extension WorkerState {
     }
     if count <= 0 || count > TextLimits.keyLength || hasSpace(start, count) { return false }
     if isMeta { return serveMetaValue(start, count) }
-    if !servesPlainValue(start, count) { return false }
+    if !servesPlainValue(connection, start, count) { return false }
     out.append(Reply.end)
     return true
   }
 
   /// One key of a `get`: its VALUE block if it is there. False: nothing was done.
   @inline(__always)
-  mutating func servesPlainValue(_ start: UnsafeRawPointer, _ count: Int) -> Bool {
+  mutating func servesPlainValue(
+    _ connection: UnsafeMutablePointer<Connection>, _ start: UnsafeRawPointer, _ count: Int
+  ) -> Bool {
     let target = out.end
     var written = 0
-    var pinned: PinnedValue? = nil
-    var pinnedBytes = 0
+    var pinned: Pinned? = nil
     let now = now
     let found = unretainedCache._withUnsafeGuaranteedRef { cache in
-      cache.readPlain(cache.key(start, count), now: now) { item in
-        // "VALUE ", then key, suffix and (if inline) the value as they lie in the item.
-        target.storeBytes(of: 0x2045_554c_4156, as: UInt64.self)
-        let head = item.keyLength + item.suffixLength
-        let body = item.isLarge ? 0 : item.valueLength + 2
-        (target + 6).copyMemory(from: item.key, byteCount: head + body)
-        written = 6 + head + body
-        if item.isLarge {
-          pinned = item.block
-          pinned!.retain()
-          pinnedBytes = item.valueLength + 2
-        }
-      }
+      cache.readPlain(cache.key(start, count), now: now) { written = Self.writeValue($0, to: target, &pinned) }
     }
+    if case .cold(let sequence) = found { return servesRow(connection, sequence, start, count) }
     if case .unclear = found { return false }
     if case .hit = found {
       out.advance(written)
-      if let pinned { out.append(pinned, byteCount: pinnedBytes) }
+      if let pinned { out.append(pinned.block, byteCount: pinned.byteCount) }
     }
     notePlainRead(found, start, count)
     return true
+  }
+
+  /// The same for an item that is in the file, if its row can be read at once.
+  @inline(never)
+  private mutating func servesRow(
+    _ connection: UnsafeMutablePointer<Connection>, _ sequence: UInt64, _ start: UnsafeRawPointer, _ count: Int
+  ) -> Bool {
+    // What a reader has brought is used first.
+    if !connection.pointee.answers.isEmpty { return false }
+    let key = cache.key(start, count)
+    guard readsAtOnce(key, sequence), let rowAtHand else { return false }
+    let target = out.end
+    var written = 0
+    var pinned: Pinned? = nil
+    let found = cache.readPlain(key, now: now, row: rowAtHand) { written = Self.writeValue($0, to: target, &pinned) }
+    if case .hit = found {
+      out.advance(written)
+      if let pinned { out.append(pinned.block, byteCount: pinned.byteCount) }
+    } else if case .absent = found {
+    } else {
+      return false
+    }
+    notePlainRead(found, start, count)
+    return true
+  }
+
+  /// A large value, and its bytes with the end of its line.
+  private typealias Pinned = (block: PinnedValue, byteCount: Int)
+
+  /// "VALUE ", then key, suffix and (if inline) the value as they lie in the item. Returns how many bytes that is.
+  @inline(__always)
+  private static func writeValue(_ item: CachedItem, to target: UnsafeMutableRawPointer, _ pinned: inout Pinned?) -> Int
+  {
+    target.storeBytes(of: 0x2045_554c_4156, as: UInt64.self)
+    let head = item.keyLength + item.suffixLength
+    let body = item.isLarge ? 0 : item.valueLength + 2
+    (target + 6).copyMemory(from: item.key, byteCount: head + body)
+    if item.isLarge {
+      pinned = (item.block, item.valueLength + 2)
+      item.block.retain()
+    }
+    return 6 + head + body
   }
 
   @inline(__always)
@@ -86,12 +120,12 @@ extension WorkerState {
         }
       }
     }
-    if case .unclear = found { return false }
-    if case .hit = found {
+    switch found {
+    case .hit:
       out.advance(written)
       if let pinned { out.append(pinned, byteCount: pinnedBytes) }
-    } else {
-      out.append("EN\r\n")
+    case .absent: out.append("EN\r\n")
+    case .cold, .unclear: return false
     }
     notePlainRead(found, start, count)
     return true

@@ -67,9 +67,16 @@ package func serve(
   endAdministration?()
   for listener in listeners { close(listener.socket) }
   for worker in shared.workers { worker.stop() }
-  shared.administration.crawler.stop()
-  cache.stop()
   close(signals)
+  let stopTimeout = shared.stopTimeoutMilliseconds
+  let end = stopTimeout.map { MonotonicTime.nanoseconds() + UInt64($0) * 1_000_000 } ?? .max
+  if !shared.administration.crawler.stop(until: end) || !cache.stop(within: stopTimeout) {
+    // Threads are in the midst of calls that do not return: what they use is kept, and the process ends around them.
+    _ = Unmanaged.passRetained(shared)
+    logger.error(
+      "the disk is too slow: the server ends without it; \(cache.unsavedChanges) changes are not in the file and lost")
+    return 1
+  }
   logger.notice("stopped")
   return 0
 }
@@ -183,6 +190,9 @@ func tierOptions(_ settings: Settings) -> TieredCacheOptions {
     options.intervalMilliseconds = cold.intervalMilliseconds
     options.startWaitMilliseconds = cold.startWaitMilliseconds
     options.readers = cold.readers
+    options.readQueue = cold.readQueue
+    options.readTimeoutMilliseconds = cold.readTimeoutMilliseconds
+    options.failsWhenOverloaded = cold.overload == .error
     options.slowDisk = cold.whenSlow == .drop ? .drop : .wait
   }
   return options

@@ -16,6 +16,8 @@ extension WorkerState {
     case parked
     /// Parked after having consumed up to here.
     case parkedAt(UnsafeRawPointer)
+    /// The command begins anew at once: what it waited for is there.
+    case again
     case closed
   }
 
@@ -52,6 +54,7 @@ extension WorkerState {
           case .at(let next): p = next
           case .incomplete, .parked: return p
           case .parkedAt(let next): return next
+          case .again: requestsLeft &+= 1
           case .closed: return end
           }
           continue
@@ -61,7 +64,7 @@ extension WorkerState {
         switch authenticateText(connection, p, end) {
         case .at(let next): p = next
         case .closed: return end
-        case .incomplete, .parked, .parkedAt: return p
+        case .incomplete, .parked, .parkedAt, .again: return p
         }
         continue
       }
@@ -73,7 +76,7 @@ extension WorkerState {
         switch continueRetrieval(connection, verb, p, end) {
         case .at(let next): p = next
         case .parkedAt(let next): return next
-        case .incomplete, .parked, .closed: return p
+        case .incomplete, .parked, .again, .closed: return p
         }
         continue
       }
@@ -84,7 +87,7 @@ extension WorkerState {
       var length = UnsafeRawPointer(newline) - p
       let after = UnsafeRawPointer(newline) + 1
       if length > 0 && (p + (length - 1)).load(as: UInt8.self) == 13 { length -= 1 }
-      if connection.pointee.detached == nil && servesPlainRead(p, p + length) {
+      if connection.pointee.detached == nil && servesPlainRead(connection, p, p + length) {
         requestsLeft &-= 1
         p = after
         continue
@@ -108,6 +111,9 @@ extension WorkerState {
       case .at(let next): p = next
       case .incomplete, .parked: return p
       case .parkedAt(let next): return next
+      case .again:
+        // In the same turn, or another connection's row would take the place of this one's.
+        requestsLeft &+= 1
       case .closed: return end
       }
     }
@@ -143,7 +149,7 @@ extension WorkerState {
       }
       switch continueRetrieval(connection, verb, keys, end) {
       case .at(let next), .parkedAt(let next): return next
-      case .incomplete, .parked, .closed: return keys
+      case .incomplete, .parked, .again, .closed: return keys
       }
     }
     // As memcached: a line that long is no command, and nothing behind it could be trusted.
@@ -214,10 +220,9 @@ extension WorkerState {
     }
     let next = tail + 2
     var changed = ChangedItem()
-    let outcome = cache.store(
-      storeMode(request.verb, request.number), key, flags: request.flags,
-      expiresAt: expiryMoment(request.expiry, now: now), NewValue(value), now: now,
-      answer: connection.pointee.answer(for: key.hash), changed: &changed)
+    let outcome = store(
+      connection, storeMode(request.verb, request.number), key, flags: request.flags,
+      expiresAt: expiryMoment(request.expiry, now: now), NewValue(value), changed: &changed)
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, next, end) }
     replyStored(connection, request.verb, outcome, key, noreply: request.noreply)
     return .at(next)
@@ -275,8 +280,9 @@ extension WorkerState {
     case .tooLarge: out.append(Reply.tooLarge)
     case .outOfMemory: out.append(Reply.outOfMemoryStoring)
     case .notDurable: out.append(Reply.notDurable)
+    case .overloaded: out.append(Reply.overloaded)
     case .scanning: out.append(verb == .cas ? Reply.notFound : Reply.notStored)
-    case .notStored, .notANumber, .cold, .full: out.append(Reply.notStored)
+    case .notStored, .notANumber, .cold, .full, .notYet: out.append(Reply.notStored)
     }
   }
 
@@ -334,13 +340,12 @@ extension WorkerState {
     } else if incoming.verb == .metaSet {
       if !storeLargeMeta(connection, &changed) { return false }
     } else {
-      let outcome = cache.store(
-        storeMode(incoming.verb, incoming.number), key, flags: incoming.flags,
+      let outcome = store(
+        connection, storeMode(incoming.verb, incoming.number), key, flags: incoming.flags,
         expiresAt: expiryMoment(incoming.expiry, now: now),
         NewValue(
           UnsafeRawBufferPointer(start: incoming.block.bytes, count: incoming.byteCount),
-          block: incoming.block), now: now, answer: connection.pointee.answer(for: key.hash),
-        changed: &changed)
+          block: incoming.block), changed: &changed)
       if mustWait(connection, outcome) {
         _ = parkFor(connection, outcome, key, input, input)
         return false
@@ -372,7 +377,7 @@ extension WorkerState {
     var options = ChangeOptions()
     options.isDecrement = !isIncrement
     let outcome = cache.update(
-      key, now: now, answer: connection.pointee.answer(for: key.hash), options: options, changed: &changed
+      key, now: now, answer: answer(connection, key), options: options, changed: &changed
     ) { value, out in
       switch applyDelta(value, request.number, increment: isIncrement) {
       case .notANumber: return -1
@@ -393,6 +398,7 @@ extension WorkerState {
     case .notANumber: if !request.noreply { out.append(Reply.notANumber) }
     case .outOfMemory: if !request.noreply { out.append(Reply.outOfMemoryInArithmetic) }
     case .notDurable: if !request.noreply { out.append(Reply.notDurable) }
+    case .overloaded: if !request.noreply { out.append(Reply.overloaded) }
     default:
       if isIncrement { counters.incrementMisses &+= 1 } else { counters.decrementMisses &+= 1 }
       if !request.noreply { out.append(Reply.notFound) }
@@ -406,7 +412,7 @@ extension WorkerState {
   ) -> Next {
     let key = cache.key(request.keyStart, request.keyLength)
     let outcome = cache.delete(
-      key, now: now, answer: connection.pointee.answer(for: key.hash), isExact: !request.noreply)
+      key, now: now, answer: answer(connection, key), isExact: !request.noreply)
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, after, end) }
     switch outcome {
     case .scanning: cache.remove(key)
@@ -420,6 +426,7 @@ extension WorkerState {
       out.append(Reply.deleted)
       if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
     case .notDurable: out.append(Reply.notDurable)
+    case .overloaded: out.append(Reply.overloaded)
     default: out.append(Reply.notFound)
     }
     return .at(after)
@@ -432,11 +439,13 @@ extension WorkerState {
     let key = cache.key(request.keyStart, request.keyLength)
     let outcome = cache.read(
       key, now: now, touchTo: expiryMoment(request.expiry, now: now),
-      answer: connection.pointee.answer(for: key.hash)
+      answer: answer(connection, key)
     ) { _ in }
     if mustWait(connection, outcome) { return parkFor(connection, outcome, key, after, end) }
     counters.touchCommands &+= 1
-    if case .done = outcome {
+    if case .overloaded = outcome {
+      if !request.noreply { out.append(Reply.overloaded) }
+    } else if case .done = outcome {
       counters.touchHits &+= 1
       if !request.noreply {
         out.append(Reply.touched)

@@ -29,9 +29,9 @@ extension WorkerState {
           return suspend(connection, verb, expiry, before)
         }
       }
-      if verb == .get && servesPlainValue(token.start, token.length) { continue }
+      if verb == .get && servesPlainValue(connection, token.start, token.length) { continue }
       let key = cache.key(token.start, token.length)
-      let outcome = emit(connection, verb, key, expiry: expiry)
+      let outcome = emitReading(connection, verb, key, expiry: expiry)
       switch outcome {
       case .done, .notFound, .outOfMemory: continue
       case .cold:
@@ -43,6 +43,10 @@ extension WorkerState {
       case .full:
         park(connection, .room)
         return suspend(connection, verb, expiry, before)
+      case .overloaded:
+        // The line that ends the reply; what was found before it stands.
+        out.append(Reply.overloaded)
+        return .at(after)
       default: continue
       }
     }
@@ -113,7 +117,7 @@ extension WorkerState {
         if !flushMidway(connection) { return .parkedAt(before) }
       }
       let key = cache.key(token.start, token.length)
-      let outcome = emit(connection, verb, key, expiry: expiry)
+      let outcome = emitReading(connection, verb, key, expiry: expiry)
       switch outcome {
       case .cold:
         askForRows(connection, first: key, outcome, q, last, last, last)
@@ -150,6 +154,16 @@ extension WorkerState {
     }
   }
 
+  /// Writes one item's VALUE block, if there is one; of a cold item too, if its row can be read at once.
+  @inline(__always)
+  private mutating func emitReading(
+    _ connection: UnsafeMutablePointer<Connection>, _ verb: TextVerb, _ key: CacheKey, expiry: UnixSeconds?
+  ) -> Outcome {
+    let outcome = emit(connection, verb, key, expiry: expiry)
+    guard case .cold(let sequence) = outcome, readsAtOnce(key, sequence) else { return outcome }
+    return emit(connection, verb, key, expiry: expiry)
+  }
+
   /// Writes one item's VALUE block, if there is one.
   @inline(__always)
   private mutating func emit(
@@ -162,7 +176,7 @@ extension WorkerState {
     var written = 0
     var pinned: PinnedValue? = nil
     var pinnedBytes = 0
-    let answer = connection.pointee.answers.isEmpty ? nil : connection.pointee.answer(for: key.hash)
+    let answer = answer(connection, key)
     let now = now
     let outcome = unretainedCache._withUnsafeGuaranteedRef { cache in
       cache.read(key, now: now, touchTo: expiry, answer: answer) { item in
@@ -225,6 +239,24 @@ extension WorkerState {
       counters.getCommands &+= 1
       counters.getMisses &+= 1
     }
+  }
+
+  /// What the file said of a key, if it was asked.
+  @inline(__always)
+  func answer(_ connection: UnsafeMutablePointer<Connection>, _ key: CacheKey) -> ColdAnswer? {
+    if let rowAtHand, rowAtHand.hash == key.hash { return rowAtHand }
+    return connection.pointee.answers.isEmpty ? nil : connection.pointee.answer(for: key.hash)
+  }
+
+  /// Whether the row of a cold key could be had without waiting: it is at hand then.
+  @inline(__always)
+  mutating func readsAtOnce(_ key: CacheKey, _ sequence: UInt64) -> Bool {
+    // That one was no answer, for whatever reason.
+    if let rowAtHand, rowAtHand.hash == key.hash, rowAtHand.sequence == sequence { return false }
+    rowAtHand = nil
+    guard let directReads else { return false }
+    rowAtHand = directReads.pointee.row(sequence, hash: key.hash)
+    return rowAtHand != nil
   }
 
   /// Asks the file for a key, and in the same batch for what the rest of this retrieval and the
@@ -306,7 +338,7 @@ extension WorkerState {
   /// Whether the command has to be repeated when what it waits for has come: nothing is answered yet.
   func mustWait(_ connection: UnsafeMutablePointer<Connection>, _ outcome: Outcome) -> Bool {
     switch outcome {
-    case .cold, .full: true
+    case .cold, .full, .notYet: true
     case .scanning: !connection.pointee.scanGivenUp
     default: false
     }
@@ -317,6 +349,14 @@ extension WorkerState {
     _ connection: UnsafeMutablePointer<Connection>, _ outcome: Outcome, _ key: CacheKey,
     _ after: UnsafeRawPointer, _ end: UnsafeRawPointer
   ) -> Next {
+    // A large value that has come has no place in the input any more where its command could begin anew.
+    if case .cold(let sequence) = outcome, connection.pointee.incoming == nil, readsAtOnce(key, sequence) {
+      return .again
+    }
+    if case .notYet = outcome {
+      yieldForRoom(connection)
+      return .parked
+    }
     if currentIsSilent && detach(connection, outcome, key, after) { return .at(after) }
     switch outcome {
     case .cold: askForRows(connection, first: key, outcome, after, after, after, end)

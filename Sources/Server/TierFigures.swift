@@ -162,6 +162,9 @@ struct TierFigure: Sendable {
 
   private static let reading: [TierFigure] = [
     .init("cold_reads", "cold_reads_total", [], .counter, "Rows read from the file.") { $0.fileCount(\.reads.served) },
+    .init("cold_reads_direct", "cold_reads_direct_total", [], .counter, "Of these, without waiting.") {
+      $0.fileCount(\.reads.direct)
+    },
     .init("cold_reads_shared", "cold_reads_shared_total", [], .counter, "Reads that another read of the row answered.")
     {
       $0.fileCount(\.reads.shared)
@@ -176,6 +179,10 @@ struct TierFigure: Sendable {
       "cold_reads_outdated", "cold_reads_outdated_total", [], .counter,
       "Rows that were read and no longer counted when they came."
     ) { $0.tierCount(\.coldStale) },
+    .init(
+      "cold_reads_overloaded", "cold_reads_overloaded_total", [], .counter,
+      "Reads that the file had no time for: the queue was full, or they waited too long."
+    ) { $0.fileCount(\.reads.overloaded) },
     .init("cold_reads_queued", "cold_reads_queued", [], .gauge, "Rows that wait for a reader.") {
       $0.cold.map { Int64($0.reads.queued) }
     },

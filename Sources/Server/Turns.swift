@@ -66,6 +66,10 @@ extension WorkerState {
       if connection.pointee.receivesInTurn {
         connection.pointee.receivesInTurn = false
         receive(connection)
+      } else if let incoming = connection.pointee.incoming, incoming.received >= incoming.wanted {
+        // It came in whole, and had no room yet.
+        finishLargeIfWhole(connection)
+        if connection.pointee.isYielded { finishTurn(connection) }
       } else if connection.pointee.pendingCount > 0 {
         // Where it lies: what is kept of it need not be moved.
         process(connection, connection.pointee.pendingBytes, connection.pointee.pendingCount)

@@ -78,6 +78,12 @@ final class ServerShared: Sendable {
   /// A copy; workers have their own, so that they need no lock for it.
   var limits: Limits { currentLimits.withLock { $0 } }
 
+  /// How long the cache may take to end; nil: as long as it takes.
+  var stopTimeoutMilliseconds: Int? {
+    let wanted = administration.settings.cold?.stopTimeoutMilliseconds ?? 0
+    return wanted == 0 ? nil : wanted
+  }
+
   /// Workers take them over between two commands.
   func setLimits(_ limits: Limits) {
     currentLimits.withLock { $0 = limits }
@@ -146,6 +152,10 @@ struct WorkerState {
   /// Rows of the file that are wanted, asked for at the end of a round of events, and how many are not kept back.
   var wishes: [ColdWish] = []
   static let mostWishes = 256
+  /// What rows of the file can be read with at once, and the last one that was. Whether it is still the one that counts,
+  /// each command finds out for itself.
+  let directReads: UnsafeMutablePointer<DirectReads>?
+  var rowAtHand: ColdAnswer? = nil
   /// Those that watch the log, and how often they are looked after, in milliseconds.
   var watching: [UnsafeMutablePointer<Connection>] = []
   static let logInterval: Int32 = 20
@@ -211,6 +221,12 @@ struct WorkerState {
     currentLine = UnsafeRawPointer(input)
     latency = LatencyRecorder(seed: .random(in: 1 ... .max))
     events = .allocate(capacity: Int(Self.maximumEvents))
+    if let reads = shared.cache.makeDirectReads() {
+      directReads = .allocate(capacity: 1)
+      directReads!.initialize(to: reads)
+    } else {
+      directReads = nil
+    }
     var event = epoll_event()
     event.events = EPOLLIN.rawValue
     event.data.u64 = 0
@@ -224,6 +240,8 @@ struct WorkerState {
     served.deallocate()
     events.deallocate()
     latency.table.deallocate()
+    directReads?.deinitialize(count: 1)
+    directReads?.deallocate()
     Glibc.close(epoll)
   }
 

@@ -6,6 +6,9 @@ package enum DurabilitySetting: String, Sendable, CaseIterable { case interval, 
 /// What happens to stores when the file cannot keep up.
 package enum SlowDiskSetting: String, Sendable, CaseIterable { case wait, drop }
 
+/// What a read is answered for which the file has no time: as if there were no such item, or with an error.
+package enum OverloadSetting: String, Sendable, CaseIterable { case miss, error }
+
 /// In which order items leave RAM: as a segmented LRU, or as S3-FIFO.
 package enum EvictionPolicySetting: String, Sendable, CaseIterable { case lru, s3fifo }
 
@@ -44,6 +47,14 @@ package struct ColdSettings: Sendable, Equatable {
   package var startWaitMilliseconds = 500
   /// `cold.readers`: threads that read the file.
   package var readers = 2
+  /// `cold.reads.queue`: rows that may wait for a reader.
+  package var readQueue = 16_384
+  /// `cold.reads.timeout`: milliseconds that a read waits for the file; 0: as long as it takes.
+  package var readTimeoutMilliseconds = 5000
+  /// `cold.reads.overload`: what a read is answered that waited too long, or found no place in the queue.
+  package var overload = OverloadSetting.miss
+  /// `cold.stop-timeout`: milliseconds that a clean stop may take; 0: as long as it takes.
+  package var stopTimeoutMilliseconds = 100_000
   /// `cold.admission.min-ttl`: seconds that an item must have left to be written; 0: any.
   package var minimumTTL = 0
   /// `cold.admission.max-item-size`: bytes of key and value; 0: what the file takes.

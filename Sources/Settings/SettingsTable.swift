@@ -188,6 +188,16 @@ package enum SettingsTable {
     duration("cold.start-wait", allowed: "a duration up to 1m", 0...60_000, \.cold.startWaitMilliseconds).live,
     number("cold.readers", 1...64, \.cold.readers),
     choice("cold.when-slow", \.cold.whenSlow).live,
+    number("cold.reads.queue", 64...10_000_000, \.cold.readQueue).live,
+    duration(
+      "cold.reads.timeout", allowed: "a duration up to 1h; 0 = as long as it takes", 0...3_600_000,
+      \.cold.readTimeoutMilliseconds
+    ).live,
+    choice("cold.reads.overload", \.cold.overload).live,
+    duration(
+      "cold.stop-timeout", allowed: "a duration up to 24h; 0 = as long as it takes", 0...86_400_000,
+      \.cold.stopTimeoutMilliseconds
+    ).live,
     duration("cold.admission.min-ttl", allowed: "a duration as 10m; 0 = any", seconds: \.cold.minimumTTL).live,
     size("cold.admission.max-item-size", 0...1 << 30, \.cold.maximumItemSize).live,
     flag("cold.admission.seen-before", \.cold.seenBefore).live,

@@ -9,7 +9,7 @@ import Synchronization
 ///           8  sequence    UInt64    of the row that was read
 ///          16  hash        UInt64
 ///          24  result      UInt8     1: a row, its item follows; 0: none, or damaged; 2: the file could
-///                                    not be read
+///                                    not be read; 3: it has no time for it; 4: it is to be asked for again
 ///          25  gaveBlock   UInt8    1: the item's block is that of an item in RAM
 ///          32  an Item record as it would lie in a segment, inline or with a LargeBlock
 public struct ColdAnswer: @unchecked Sendable {
@@ -26,6 +26,10 @@ public struct ColdAnswer: @unchecked Sendable {
   package var wasFound: Bool { address.load(fromByteOffset: 24, as: UInt8.self) == 1 }
   /// The file could not be read; that says nothing about the row.
   package var hasFailed: Bool { address.load(fromByteOffset: 24, as: UInt8.self) == 2 }
+  /// The file has no time for it; that says nothing about the row either.
+  package var isOverloaded: Bool { address.load(fromByteOffset: 24, as: UInt8.self) == 3 }
+  /// Too much was read at once: it is to be asked for once more.
+  package var isPostponed: Bool { address.load(fromByteOffset: 24, as: UInt8.self) == 4 }
   /// The block of a large item belongs to an item in RAM as well. Once: what is evicted links blocks into
   /// a list, through the block itself. Only under the lock of the key's shard.
   var gaveBlock: Bool {
@@ -35,8 +39,10 @@ public struct ColdAnswer: @unchecked Sendable {
   /// Only if it was found. Belongs to nobody's shard: read it, copy it, do not link it.
   package var item: Item { Item(address + Self.headBytes) }
 
-  private static func make(_ bytes: Int, sequence: UInt64, hash: UInt64, result: UInt8) -> ColdAnswer {
-    let memory = malloc(headBytes + bytes)!
+  private static func make(
+    _ bytes: Int, sequence: UInt64, hash: UInt64, result: UInt8, in memory: UnsafeMutableRawPointer? = nil
+  ) -> ColdAnswer {
+    let memory = memory ?? malloc(headBytes + bytes)!
     memory.bindMemory(to: Atomic<Int>.self, capacity: 1).initialize(to: Atomic(1))
     memory.storeBytes(of: sequence, toByteOffset: 8, as: UInt64.self)
     memory.storeBytes(of: hash, toByteOffset: 16, as: UInt64.self)
@@ -51,6 +57,14 @@ public struct ColdAnswer: @unchecked Sendable {
 
   static func failed(sequence: UInt64, hash: UInt64) -> ColdAnswer {
     make(0, sequence: sequence, hash: hash, result: 2)
+  }
+
+  static func overloaded(sequence: UInt64, hash: UInt64) -> ColdAnswer {
+    make(0, sequence: sequence, hash: hash, result: 3)
+  }
+
+  static func postponed(sequence: UInt64, hash: UInt64) -> ColdAnswer {
+    make(0, sequence: sequence, hash: hash, result: 4)
   }
 
   /// A copy of a row. `pool`: counts the block of a large value, which no limit refuses: who asked for it waits.
@@ -78,6 +92,23 @@ public struct ColdAnswer: @unchecked Sendable {
     if value.count > 0 {
       answer.item.value.copyMemory(from: value.baseAddress!, byteCount: value.count)
     }
+    return answer
+  }
+
+  /// The same in memory of the caller's, who never gives a reference to it away. nil: it does not fit, or the value needs
+  /// a block.
+  static func row(
+    in memory: UnsafeMutableRawBufferPointer, sequence: UInt64, hash: UInt64, key: UnsafeRawBufferPointer,
+    value: UnsafeRawBufferPointer, attributes: ItemAttributes, pool: SegmentPool
+  ) -> ColdAnswer? {
+    let bytes = Item.recordBytes(
+      keyLength: key.count, suffixLength: Item.suffixBytes(flags: attributes.flags, valueLength: value.count),
+      valueLength: value.count, large: false)
+    if bytes > pool.maximumInlineRecord || headBytes + bytes > memory.count { return nil }
+    let answer = make(bytes, sequence: sequence, hash: hash, result: 1, in: memory.baseAddress!)
+    answer.item.fill(
+      key: key.baseAddress!, keyLength: key.count, valueLength: value.count, block: nil, attributes: attributes)
+    if value.count > 0 { answer.item.value.copyMemory(from: value.baseAddress!, byteCount: value.count) }
     return answer
   }
 

@@ -1,6 +1,7 @@
 import CacheCore
 import ColdTier
 import HotTier
+import Synchronization
 
 /// A row that somebody wants.
 package struct ColdWish: Sendable {
@@ -30,12 +31,22 @@ package protocol ColdReadSink: AnyObject, Sendable {
 /// Reads from the file, on threads of their own, in batches of one transaction, in the order of the file. Who wants the
 /// same row in one batch gets it from one look-up (single flight). A batch is answered with one delivery to each who
 /// asked: handing over costs more than reading.
-/// The queue is bounded by who asks: each connection waits for its answers before it asks for more.
+/// The queue is bounded: by who asks, since each connection waits for its answers before it asks for more, and by a
+/// length beyond which, and a time after which, the answer is that the file has no time (`setBounds`).
 package final class ColdReads: Sendable {
   private struct Queued {
     let wish: ColdWish
     /// Its place in `sinks`.
     let sink: Int
+    /// When it was asked for, in monotonic nanoseconds.
+    let asked: UInt64
+  }
+  /// A batch that a reader is about to read.
+  private struct Reading {
+    let number: UInt64
+    let batch: [Queued]
+    /// Who asked has been answered that it takes too long.
+    var isGivenUp = false
   }
   private struct State {
     var queue: [Queued] = []
@@ -50,6 +61,12 @@ package final class ColdReads: Sendable {
     var damaged: UInt64 = 0
     /// Of keys and values.
     var bytes: UInt64 = 0
+    var overloaded: UInt64 = 0
+    var longest = Int.max
+    /// Nanoseconds; 0: for ever.
+    var patience: UInt64 = 0
+    var batches: UInt64 = 0
+    var reading: [Reading] = []
 
     var isEmpty: Bool { taken == queue.count }
 
@@ -63,6 +80,11 @@ package final class ColdReads: Sendable {
       let end = min(taken + most, queue.count)
       let batch = Array(queue[taken..<end])
       taken = end
+      tidy()
+      return batch
+    }
+
+    mutating func tidy() {
       if taken == queue.count {
         queue.removeAll(keepingCapacity: taken <= 4096)
         taken = 0
@@ -70,13 +92,14 @@ package final class ColdReads: Sendable {
         queue.removeFirst(taken)
         taken = 0
       }
-      return batch
     }
   }
 
   private let state = Monitor(State())
   private let pool: SegmentPool
   private let hasher: KeyHasher
+  /// Of rows that were read without being asked for here.
+  private let direct = Lock<[DirectReads.Counters]>([])
 
   /// Rows read in one transaction.
   private static let batch = 64
@@ -86,11 +109,55 @@ package final class ColdReads: Sendable {
     self.hasher = hasher
   }
 
-  /// Asks for rows; `sink` gets one answer for each, with its ticket.
+  /// `queue`: rows that may wait for a reader. `timeoutMilliseconds`: how long one is waited for; 0: for ever.
+  package func setBounds(queue: Int, timeoutMilliseconds: Int) {
+    state.with {
+      $0.longest = queue
+      $0.patience = UInt64(timeoutMilliseconds) * 1_000_000
+    }
+  }
+
+  /// Asks for rows; `sink` gets one answer for each, with its ticket. What finds no place is answered before this returns.
   package func submit(_ wishes: [ColdWish], sink: any ColdReadSink) {
-    state.signalOne { state in
+    let now = MonotonicTime.nanoseconds()
+    let refused: ArraySlice<ColdWish> = state.signalOne { state in
       let number = state.number(of: sink)
-      for wish in wishes { state.queue.append(Queued(wish: wish, sink: number)) }
+      let room = max(state.longest - (state.queue.count - state.taken), 0)
+      for wish in wishes.prefix(room) { state.queue.append(Queued(wish: wish, sink: number, asked: now)) }
+      let refused = wishes.dropFirst(room)
+      state.overloaded += UInt64(refused.count)
+      return refused
+    }
+    if !refused.isEmpty { sink.deliver(refused.map(Self.overloaded)) }
+  }
+
+  private static func overloaded(_ wish: ColdWish) -> ColdDelivery {
+    ColdDelivery(answer: .overloaded(sequence: wish.sequence, hash: wish.hash), ticket: wish.ticket)
+  }
+
+  /// Answers what has been waited for too long, also where a reader does not come back with it: its batch is nobody's then.
+  package func giveUpLate(now: UInt64 = MonotonicTime.nanoseconds()) {
+    let (late, sinks): ([Queued], [any ColdReadSink]) = state.with { state in
+      if state.patience == 0 || now < state.patience { return ([], []) }
+      let limit = now - state.patience
+      var late: [Queued] = []
+      // In the order in which they were asked for.
+      while state.taken < state.queue.count, state.queue[state.taken].asked < limit {
+        late.append(state.queue[state.taken])
+        state.taken += 1
+      }
+      state.tidy()
+      for i in state.reading.indices
+      where !state.reading[i].isGivenUp && state.reading[i].batch.contains(where: { $0.asked < limit }) {
+        state.reading[i].isGivenUp = true
+        late += state.reading[i].batch
+      }
+      state.overloaded += UInt64(late.count)
+      return (late, state.sinks)
+    }
+    for (number, sink) in sinks.enumerated() {
+      let deliveries = late.filter { $0.sink == number }.map { Self.overloaded($0.wish) }
+      if !deliveries.isEmpty { sink.deliver(deliveries) }
     }
   }
 
@@ -105,12 +172,16 @@ package final class ColdReads: Sendable {
   @discardableResult
   package func serve(_ reader: ColdReader, waits: Bool) -> Bool {
     var leavesMore = false
+    var number: UInt64 = 0
     let taken: (batch: [Queued], sinks: [any ColdReadSink])? = state.wait(
       milliseconds: waits ? nil : 0, until: { !$0.isEmpty || $0.stopping },
       { state in
         if state.stopping && state.isEmpty { return nil }
         let batch = state.take(Self.batch)
         leavesMore = !state.isEmpty
+        number = state.batches
+        state.batches += 1
+        state.reading.append(Reading(number: number, batch: batch))
         return (batch, state.sinks)
       })
     guard let taken else { return false }
@@ -120,12 +191,18 @@ package final class ColdReads: Sendable {
     batch.sort { $0.wish.sequence < $1.wish.sequence }
     var counts = Counts()
     let answers = read(batch, reader, &counts)
-    state.with { state in
+    let isGivenUp = state.with { state in
       state.served += counts.served
       state.shared += counts.shared
       state.failed += counts.failed
       state.damaged += counts.damaged
       state.bytes += counts.bytes
+      let place = state.reading.firstIndex { $0.number == number }!
+      return state.reading.remove(at: place).isGivenUp
+    }
+    if isGivenUp {
+      for answer in answers { answer.release() }
+      return true
     }
     for (number, sink) in taken.sinks.enumerated() {
       var deliveries: [ColdDelivery] = []
@@ -151,7 +228,15 @@ package final class ColdReads: Sendable {
     answers.reserveCapacity(batch.count)
     do throws(ColdError) {
       try reader.begin()
+      var tickets: [UInt64] = []
       for queued in batch {
+        if isShort {
+          if tickets.contains(queued.wish.ticket) {
+            answers.append(.postponed(sequence: queued.wish.sequence, hash: queued.wish.hash))
+            continue
+          }
+          tickets.append(queued.wish.ticket)
+        }
         if let last = answers.last, last.sequence == queued.wish.sequence {
           last.retain()
           answers.append(last)
@@ -173,6 +258,10 @@ package final class ColdReads: Sendable {
     return answers
   }
 
+  /// Large rows that were read and are not yet sent take memory beside that of the items: where they take much of it, each
+  /// who asked gets one row at a time.
+  private var isShort: Bool { pool.takenBytes - pool.usedBytes > max(pool.limitBytes / 4, 16 << 20) }
+
   private func read(_ wish: ColdWish, _ reader: ColdReader, _ counts: inout Counts) throws(ColdError) -> ColdAnswer {
     var answer: ColdAnswer? = nil
     var bytes = 0
@@ -190,18 +279,30 @@ package final class ColdReads: Sendable {
 
   package struct Counters: Sendable {
     package var served: UInt64
+    /// Of these, by the threads that wanted them.
+    package var direct: UInt64
     package var shared: UInt64
     package var failed: UInt64
     package var damaged: UInt64
     package var bytes: UInt64
+    package var overloaded: UInt64
     /// Asked for and not yet being read.
     package var queued: Int
   }
   package var counters: Counters {
-    state.with {
+    let direct = direct.withLock { $0 }
+    let rows = direct.reduce(0) { $0 + $1.rows.load(ordering: .relaxed) }
+    let bytes = direct.reduce(0) { $0 + $1.bytes.load(ordering: .relaxed) }
+    return state.with {
       Counters(
-        served: $0.served, shared: $0.shared, failed: $0.failed, damaged: $0.damaged, bytes: $0.bytes,
-        queued: $0.queue.count - $0.taken)
+        served: $0.served + rows, direct: rows, shared: $0.shared, failed: $0.failed, damaged: $0.damaged,
+        bytes: $0.bytes + bytes, overloaded: $0.overloaded, queued: $0.queue.count - $0.taken)
     }
+  }
+
+  func addDirectCounters() -> DirectReads.Counters {
+    let counters = DirectReads.Counters()
+    direct.withLock { $0.append(counters) }
+    return counters
   }
 }

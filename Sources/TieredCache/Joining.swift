@@ -24,15 +24,19 @@ struct JoinedValue {
 }
 
 extension TieredCache {
-  /// Copies what is long of an append or prepend while others go on. nil: nothing is, or there is no room at once;
-  /// then `join` does all of it, or says why not.
+  enum JoinedOutside {
+    case made(JoinedValue)
+    /// Nothing is long, or there is no room: `join` does all of it, or says why not.
+    case nothing
+    /// Some room was made; more is needed.
+    case notYet
+  }
+
+  /// Copies what is long of an append or prepend while others go on.
   func joinOutside(
-    _ mode: StoreMode, _ key: CacheKey, _ added: UnsafeRawBufferPointer, now: UnixSeconds, answer: ColdAnswer?
-  ) -> JoinedValue? {
-    switch mode {
-    case .append, .prepend: break
-    default: return nil
-    }
+    _ mode: StoreMode, _ key: CacheKey, _ added: UnsafeRawBufferPointer, now: UnixSeconds, answer: ColdAnswer?,
+    claimed: inout Int
+  ) -> JoinedOutside {
     let addsMuch = added.count > pool.maximumInlineRecord
     var source: LargeBlock? = nil
     var presentLength = -1
@@ -53,14 +57,24 @@ extension TieredCache {
         note(answer.item)
       }
     }
-    if presentLength < 0 { return nil }
+    if presentLength < 0 { return .nothing }
     let length = presentLength + added.count
     let isAllowed =
       Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length)
       <= live.maximumItemBytes.load(ordering: .relaxed)
-    guard isAllowed, let block = allocateBlock(for: key, valueLength: length, now: now) else {
+    var block: LargeBlock? = nil
+    if isAllowed {
+      switch allocateBlock(for: key, valueLength: length, now: now, claimed: &claimed) {
+      case .block(let made): block = made
+      case .notYet:
+        source?.release()
+        return .notYet
+      case .full, .outOfMemory: break
+      }
+    }
+    guard let block else {
       source?.release()
-      return nil
+      return .nothing
     }
     let bytes = block.bytes
     if added.count > 0 {
@@ -69,7 +83,7 @@ extension TieredCache {
     if let source {
       (bytes + (mode.isPrepend ? added.count : 0)).copyMemory(from: source.bytes, byteCount: presentLength)
     }
-    return JoinedValue(source: source, presentLength: presentLength, block: block)
+    return .made(JoinedValue(source: source, presentLength: presentLength, block: block))
   }
 
   func join(

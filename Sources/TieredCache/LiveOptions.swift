@@ -12,6 +12,7 @@ package struct LiveOptions: ~Copyable, Sendable {
   /// Seconds; 0: items leave RAM only under pressure.
   package let demoteAfter: Atomic<UInt32>
   package let logsKeys: Atomic<Bool>
+  package let failsWhenOverloaded: Atomic<Bool>
   /// Percent of the limit of RAM: where it holds more than the first, what is used least goes until it holds no more
   /// than the second. 100: memory is made free when it is wanted.
   package let highWatermark: Atomic<Int>
@@ -25,6 +26,7 @@ package struct LiveOptions: ~Copyable, Sendable {
     intervalMilliseconds = Atomic(options.intervalMilliseconds)
     demoteAfter = Atomic(options.demoteAfterSeconds ?? 0)
     logsKeys = Atomic(options.logsKeys)
+    failsWhenOverloaded = Atomic(options.failsWhenOverloaded)
     highWatermark = Atomic(options.highWatermark)
     lowWatermark = Atomic(options.lowWatermark)
   }
@@ -38,6 +40,7 @@ package struct LiveOptions: ~Copyable, Sendable {
     intervalMilliseconds.store(options.intervalMilliseconds, ordering: .relaxed)
     demoteAfter.store(options.demoteAfterSeconds ?? 0, ordering: .relaxed)
     logsKeys.store(options.logsKeys, ordering: .relaxed)
+    failsWhenOverloaded.store(options.failsWhenOverloaded, ordering: .relaxed)
     highWatermark.store(options.highWatermark, ordering: .relaxed)
     lowWatermark.store(options.lowWatermark, ordering: .relaxed)
   }

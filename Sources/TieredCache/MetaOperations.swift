@@ -86,6 +86,7 @@ extension TieredCache {
       if !options.leavesNoTrace {
         noteUse(item, key.hash, now, &state)
         state.hot.countHit(item, touching: false)
+        if state.samples(key.hash) { sampleHotHit(item, key.hash, &state) }
       }
       return true
     }
@@ -124,6 +125,10 @@ extension TieredCache {
       case .absent: break
       case .unread(let sequence): return .finished(.cold(sequence: sequence))
       case .unknown: return .finished(.scanning)
+      case .overloaded:
+        // What would make the item must not take it for absent.
+        let fails = options.creates || live.failsWhenOverloaded.load(ordering: .relaxed)
+        return .finished(fails ? .overloaded : .notFound)
       case .row(let row):
         return visitRow(row, key, options, now: now, &state, visitor)
       }
@@ -231,6 +236,7 @@ extension TieredCache {
       case .absent: break
       case .unread(let sequence): return .finished(.cold(sequence: sequence))
       case .unknown: return .finished(.scanning)
+      case .overloaded: return .finished(.overloaded)
       case .row(let row):
         if let unique = options.unique, row.item.cas != unique { return .finished(.exists) }
         guard options.marksStale || options.clearsValue else {

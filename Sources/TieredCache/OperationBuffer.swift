@@ -52,15 +52,22 @@ struct OperationBuffer: ~Copyable {
     count += 1
   }
 
-  /// Moves what came together to `target`, which has room for `capacity`. Returns how many they are, and how many more
-  /// there would have been.
-  mutating func take(_ target: UnsafeMutablePointer<SampledOperation>) -> (count: Int, dropped: Int) {
+  /// What came together: how many operations, and how many more there would have been.
+  struct Taken {
+    var count = 0
+    var dropped = 0
+    /// How many operations each of them stands for.
+    var weight: Double { count > 0 ? Double(count + dropped) / Double(count) : 1 }
+  }
+
+  /// Moves what came together to `target`, which has room for `capacity`.
+  mutating func take(_ target: UnsafeMutablePointer<SampledOperation>) -> Taken {
     defer {
       count = 0
       dropped = 0
     }
     target.update(from: operations, count: count)
     recent.update(repeating: 0, count: Self.recentSlots)
-    return (count, dropped)
+    return Taken(count: count, dropped: dropped)
   }
 }

@@ -67,16 +67,24 @@ extension TieredCache {
   }
 
   /// Stores a value; `changed` tells of the item that is there now, if it is done.
-  /// Returns done, notStored, notFound, exists, tooLarge, outOfMemory, cold, scanning, full or notDurable.
+  /// `claimed`: as in `allocateBlock`, for what append or prepend makes of a large value.
+  /// Returns done, notStored, notFound, exists, tooLarge, outOfMemory, cold, scanning, full, notYet or notDurable.
   package func store(
     _ mode: StoreMode, _ key: CacheKey, flags: UInt32, expiresAt: UnixSeconds, _ value: NewValue,
     now: UnixSeconds, answer: ColdAnswer? = nil, options change: ChangeOptions = ChangeOptions(),
-    changed: inout ChangedItem
+    changed: inout ChangedItem, claimed: inout Int
   ) -> Outcome {
     if let refusal = refusal(key) { return refusal }
-    var joined = joinOutside(mode, key, value.bytes, now: now, answer: answer)
+    var joined: JoinedValue? = nil
+    if mode.joins {
+      switch joinOutside(mode, key, value.bytes, now: now, answer: answer, claimed: &claimed) {
+      case .nothing: break
+      case .made(let value): joined = value
+      case .notYet: return .notYet
+      }
+    }
     defer { joined?.release() }
-    return withRoom(key.hash, now: now) { state in
+    let outcome = withRoom(key.hash, now: now) { state in
       let sighting = self.sighting(key, now: now, answer: answer, &state)
       let step = self.storeLocked(
         mode, key, flags: flags, expiresAt: expiresAt, value, now: now, answer: answer, change, &joined, &state,
@@ -85,6 +93,26 @@ extension TieredCache {
         key, mode, flags: flags, valueLength: value.bytes.count, expiresAt: expiresAt, sighting, step, changed,
         now: now, &state)
       return step
+    }
+    // Only if the same is asked again is it of use.
+    if mode.joins && claimed > 0 { if case .full = outcome {} else { giveUp(&claimed) } }
+    return outcome
+  }
+
+  /// The same, without turns.
+  package func store(
+    _ mode: StoreMode, _ key: CacheKey, flags: UInt32, expiresAt: UnixSeconds, _ value: NewValue,
+    now: UnixSeconds, answer: ColdAnswer? = nil, options change: ChangeOptions = ChangeOptions(),
+    changed: inout ChangedItem
+  ) -> Outcome {
+    var claimed = 0
+    defer { giveUp(&claimed) }
+    while true {
+      let outcome = store(
+        mode, key, flags: flags, expiresAt: expiresAt, value, now: now, answer: answer, options: change,
+        changed: &changed, claimed: &claimed)
+      if case .notYet = outcome { continue }
+      return outcome
     }
   }
 
@@ -137,19 +165,6 @@ extension TieredCache {
 
   /// What was claimed for a large value is anybody's again.
   package func giveUp(_ claimed: inout Int) { pool.unclaim(&claimed) }
-
-  /// The same for a value that is at hand, and without turns. nil: there is none, or others took it.
-  func allocateBlock(for key: CacheKey, valueLength: Int, now: UnixSeconds) -> LargeBlock? {
-    let bytes = LargeBlock.byteCount(valueLength: valueLength)
-    if bytes > pool.limitBytes { return nil }
-    for _ in 0..<64 {
-      let block = LargeBlock.allocate(valueLength: valueLength, from: pool)
-      if pool.hasExcess { pool.trim() }
-      if let block { return block }
-      if makeRoom(shard(key.hash), bytes: bytes, now: now) != nil { return nil }
-    }
-    return nil
-  }
 
   enum Step {
     case finished(Outcome)
@@ -246,6 +261,7 @@ extension TieredCache {
         return put(
           key, flags: flags, expiresAt: expiresAt, value, over: nil, now: now, change, &state, &changed)
       case .unknown: return .finished(.scanning)
+      case .overloaded: return .finished(.overloaded)
       case .row(let row): present = row.item
       }
     }
@@ -412,6 +428,7 @@ extension TieredCache {
       case .absent: break
       case .unread(let sequence): return .finished(.cold(sequence: sequence))
       case .unknown: return .finished(.scanning)
+      case .overloaded: return .finished(.overloaded)
       case .row(let row):
         inRAM = promote(row, key, now: now, &state)
         if inRAM == nil { return .needsRoom(roomToPromote(row)) }
@@ -543,6 +560,15 @@ extension StoreMode {
     switch self {
     case .add, .replace: true
     case .set, .append, .prepend, .compareAndSwap: false
+    }
+  }
+
+  /// Whether the new value is made of the present one.
+  @inline(__always)
+  var joins: Bool {
+    switch self {
+    case .append, .prepend: true
+    case .set, .add, .replace, .compareAndSwap: false
     }
   }
 

@@ -39,6 +39,8 @@ extension TieredCache {
     case hit
     /// The key is in neither tier.
     case absent
+    /// The item is in the file: with row `sequence` it may be asked again.
+    case cold(sequence: UInt64)
     /// It is another case: nothing was done, and `read` or `visit` has to look.
     case unclear
   }
@@ -49,9 +51,7 @@ extension TieredCache {
   public func readPlain(_ key: CacheKey, now: UnixSeconds, _ body: (Item) -> Void) -> PlainRead {
     shard(key.hash).withLock { state in
       if watched.load(ordering: .relaxed) != 0 { return .unclear }
-      guard let item = state.hot.find(key.hash, key.start, key.count) else {
-        return isMiss(key.hash, &state) ? .absent : .unclear
-      }
+      guard let item = state.hot.find(key.hash, key.start, key.count) else { return lookBelow(key.hash, now, &state) }
       guard state.hot.isLive(item, at: now), item.state.isDisjoint(with: .staleOrWon) else { return .unclear }
       state.hot.countHit(item, touching: false)
       noteUse(item, key.hash, now, &state)
@@ -61,12 +61,26 @@ extension TieredCache {
     }
   }
 
-  /// Whether a key that is not in RAM has no row either. If so it is counted as a read that found nothing.
+  /// Where a key is that is not in RAM. If it is nowhere, that is counted.
   @usableFromInline
-  func isMiss(_ hash: UInt64, _ state: inout ShardState) -> Bool {
-    if hasStore && (state.isScanning || state.cold.find(hash) != nil) { return false }
+  func lookBelow(_ hash: UInt64, _ now: UnixSeconds, _ state: inout ShardState) -> PlainRead {
+    if hasStore {
+      if let entry = state.cold.find(hash) {
+        return entry.expiresAt != 0 && entry.expiresAt <= now ? .unclear : .cold(sequence: entry.sequence)
+      }
+      if state.isScanning { return .unclear }
+    }
     sampleMiss(hash, &state)
-    return true
+    return .absent
+  }
+
+  /// The short way goes on with a row that was read.
+  public func readPlain(_ key: CacheKey, now: UnixSeconds, row: ColdAnswer, _ body: (Item) -> Void) -> PlainRead {
+    switch read(key, now: now, answer: row, body) {
+    case .done: .hit
+    case .notFound: .absent
+    default: .unclear
+    }
   }
 
   @usableFromInline
@@ -132,6 +146,7 @@ extension TieredCache {
     case .absent: return .notFound
     case .unread(let sequence): return .cold(sequence: sequence)
     case .unknown: return .scanning
+    case .overloaded: return live.failsWhenOverloaded.load(ordering: .relaxed) ? .overloaded : .notFound
     case .row(let row):
       sampleRead(.coldHit, row.item, key.hash, &state)
       let isPopular = noteColdHit(key, now: now, &state)
@@ -185,6 +200,7 @@ extension TieredCache {
     case absent
     case unread(UInt64)
     case unknown
+    case overloaded
     case row(ColdAnswer)
   }
 
@@ -208,6 +224,8 @@ extension TieredCache {
       return .unread(entry.sequence)
     }
     if answer.hasFailed { return .absent }
+    if answer.isOverloaded { return .overloaded }
+    if answer.isPostponed { return .unread(entry.sequence) }
     if !answer.wasFound {
       // The row is gone or damaged: nothing of it is ever served.
       state.counters.coldMissing += 1
@@ -300,9 +318,11 @@ extension TieredCache {
     shard(hash).pointee.state.hot.index.prefetchSlot(hash)
   }
 
-  /// The same for the item; wants `prefetchIndex` to have been called some time before.
+  /// The same for the item, or for where the index of the file would have it; wants `prefetchIndex` to have been called
+  /// some time before.
   @inlinable @inline(__always)
   public func prefetchItem(_ hash: UInt64) {
-    shard(hash).pointee.state.hot.prefetchItem(hash)
+    let shard = shard(hash)
+    if !shard.pointee.state.hot.prefetchItem(hash) && hasStore { shard.pointee.state.prefetchRow(hash) }
   }
 }

@@ -174,6 +174,7 @@ extension TieredCache {
     while true {
       let stopping = background.wait(milliseconds: 250, until: { $0.stopping }, { $0.stopping })
       if stopping { return }
+      coldReads?.giveUpLate()
       sweepOnce(now: clock.now())
       limitSamplingCost()
     }
@@ -193,6 +194,7 @@ extension TieredCache {
         shards[i].state.hot.index.finishShrinking(freed)
       }
     }
+    fitGhosts()
     pool.trim(atMost: .max)
     keepBelowWatermark(now: now)
     // A limit that was lowered while serving.
@@ -200,6 +202,16 @@ extension TieredCache {
     while pool.isOverLimit && !live.evictionsDisabled.load(ordering: .relaxed) && rounds < 10_000 {
       if makeRoom(shards + rounds % shardCount, bytes: 0, now: now) != nil { break }
       rounds += 1
+    }
+  }
+
+  /// What each shard remembers of evicted keys grows and shrinks with its items. Memory is asked for, cleared and freed
+  /// outside of its lock.
+  func fitGhosts() {
+    for i in 0..<shardCount {
+      guard let buckets = (shards + i).withLock({ $0.hot.wantedGhostBuckets }) else { continue }
+      var table = GhostTable(buckets: buckets)
+      (shards + i).withLock { $0.hot.exchangeGhosts(&table) }
     }
   }
 
@@ -214,22 +226,21 @@ extension TieredCache {
       steps: 10_000, within: percent * live.lowWatermark.load(ordering: .relaxed))
   }
 
-  /// Records looked at in a round, over all shards: at four rounds a second about one percent of a core, and a million
-  /// records of which some expire every second are gone through every second.
+  /// Records looked at in a round, over all shards and on average: at four rounds a second about two percent of a core.
   private static let sweepBudget = 1 << 18
+  /// What earlier rounds left over is saved up to so many, so that a million items are through in two rounds.
+  private static let largestSweep = 3 << 18
 
   /// At most one pass over each shard; the next round goes on where the budget ended.
   private func sweepHot(now: UnixSeconds) {
-    var left = Self.sweepBudget
+    var left = min(sweepSavings.load(ordering: .relaxed) + Self.sweepBudget, Self.largestSweep)
     let first = sweepStart.load(ordering: .relaxed)
-    for i in 0..<shardCount {
+    for i in 0..<shardCount where left > 0 {
       let number = (first + i) % shardCount
       left -= sweepPass(shards + number, now: now, steps: left)
-      if left <= 0 {
-        sweepStart.store(number, ordering: .relaxed)
-        return
-      }
+      if left <= 0 { sweepStart.store(number, ordering: .relaxed) }
     }
+    sweepSavings.store(max(left, 0), ordering: .relaxed)
   }
 
   /// Goes on with a shard's pass, to its end or for so many steps, in short holds of its lock. Returns the steps.

@@ -8,61 +8,117 @@ struct ScanProgress {
   var rows = 0
   /// Every row from here on has been met.
   var below = UInt64.max
+  /// Every row from here on has been taken by a thread, to be read; 0: all have.
+  private var untaken = UInt64.max
+  /// No further row will be met.
+  var hasEnded = false
+
+  init() {}
+
+  init(below: UInt64) {
+    self.below = below
+    untaken = below
+  }
+
+  /// Takes the next rows for a thread: `count` of them below the sequence that is returned. nil: nothing is left.
+  mutating func take(_ count: Int) -> UInt64? {
+    if untaken == 0 || hasEnded { return nil }
+    defer { untaken = untaken > UInt64(count) ? untaken - UInt64(count) : 0 }
+    return untaken
+  }
 }
 
 extension TieredCache {
-  /// From the newest row to the oldest: the first row met of a key is the one that counts, and whatever
-  /// happened to a key since the start counts more than any row.
-  func runScan(_ scanner: ColdScanner) {
-    let started = clock.nanoseconds()
-    var isComplete = false
-    do throws(ColdError) {
-      while try scanChunk(scanner) {}
-      if let distrust = scanner.distrust {
-        logger.error("the cold tier's file is damaged, what is older is given up: \(distrust)")
-      } else {
-        isComplete = !isStopping
-      }
-    } catch {
-      logger.error("the cold tier could not be read to its end at the start: \(error)")
-    }
-    let rows = scanProgress.with { $0.rows }
-    finishScan(complete: isComplete)
-    logger.notice(
-      "start scan done",
-      metadata: [
-        "rows": "\(rows)", "milliseconds": "\((clock.nanoseconds() - started) / 1_000_000)",
-      ])
+  /// Threads of the start scan. Most of its time goes to SQLite's reading of rows, which they share.
+  static var scanThreads: Int { 2 }
+
+  /// To be called before the threads of the scan begin.
+  package func beginScan(_ store: ColdStore) {
+    scanProgress.with { $0 = ScanProgress(below: store.newestSequence + 1) }
   }
 
-  /// One chunk of the scan; false when it is done. A test calls it itself.
-  package func scanChunk(_ scanner: ColdScanner, rows limit: Int = 4096) throws(ColdError) -> Bool {
-    let now = clock.now()
-    var rows = 0
-    let more = try scanner.next(limit) { row in
-      rows += 1
-      self.shard(row.hash).withLock { state in
-        guard let shadow = state.shadow, !shadow.contains(row.hash) else { return }
-        // Flushed, and the older rows of its key with it.
-        if !row.attributes.isOf(epoch: state.epoch) { return }
-        let expired = row.attributes.expiresAt != 0 && row.attributes.expiresAt <= now
-        if row.isTombstone || expired {
-          // The newest row of its key, unless the index knows a newer one: it hides the older ones.
-          if state.cold.find(row.hash) == nil { state.shadow!.insert(row.hash) }
-          return
-        }
-        _ = state.cold.insertIfAbsent(
-          row.hash, sequence: row.sequence, expiresAt: row.attributes.expiresAt,
-          fetched: row.attributes.state & ItemAttributes.fetched != 0)
+  /// From the newest row to the oldest: the first row met of a key is the one that counts, and whatever
+  /// happened to a key since the start counts more than any row. Each thread of the scan runs this with a scanner of
+  /// its own: they read pieces of the file at the same time, and bring them into the indexes one after the other.
+  package func runScan(_ scanner: ColdScanner, rows limit: Int = ScanPiece.mostRows) {
+    let started = clock.nanoseconds()
+    let piece = ScanPiece()
+    while let below = scanProgress.with({ $0.take(limit) }) {
+      scanner.below = below
+      piece.read(scanner, rows: limit)
+      let isStillScanning = scanProgress.wait(
+        milliseconds: nil, until: { $0.hasEnded || $0.below == below }, { !$0.hasEnded })
+      if !isStillScanning { return }
+      meet(piece)
+      let isLast = !piece.hasMore || isStopping
+      advance(piece, scanner, isLast: isLast)
+      if !isLast { continue }
+      if let error = piece.error {
+        logger.error("the cold tier could not be read to its end at the start: \(error)")
+      } else if let distrust = scanner.distrust {
+        logger.error("the cold tier's file is damaged, what is older is given up: \(distrust)")
       }
+      finishScan(complete: piece.error == nil && scanner.distrust == nil && !isStopping)
+      logger.notice(
+        "start scan done",
+        metadata: [
+          "rows": "\(scanProgress.with { $0.rows })",
+          "milliseconds": "\((clock.nanoseconds() - started) / 1_000_000)",
+        ])
     }
+  }
+
+  /// One piece of the scan; false when it is done. For tests that have no threads.
+  package func scanChunk(_ scanner: ColdScanner, rows limit: Int = ScanPiece.mostRows) throws(ColdError) -> Bool {
+    let piece = ScanPiece()
+    piece.read(scanner, rows: limit)
+    meet(piece)
+    if let error = piece.error { throw error }
+    advance(piece, scanner, isLast: !piece.hasMore)
+    return piece.hasMore && !isStopping
+  }
+
+  private func advance(_ piece: ScanPiece, _ scanner: ColdScanner, isLast: Bool) {
     scanProgress.signal {
-      $0.rows += rows
+      $0.rows += piece.count
       $0.below = scanner.below
+      $0.hasEnded = isLast
     }
     for sink in writeBehind!.state.with({ $0.sinks }) { sink.scanAdvanced(done: false) }
-    if isStopping { return false }
-    return more
+  }
+
+  /// Brings rows into the indexes. A slot of an index is seldom in the processor's caches: many are asked for at once.
+  private func meet(_ piece: ScanPiece) {
+    let now = clock.now()
+    piece.group(shardMask: shardMask)
+    for i in 0..<shardCount {
+      let places = piece.places(of: i)
+      for first in stride(from: places.lowerBound, to: places.upperBound, by: ScanPiece.rowsAtOnce) {
+        let places = first..<min(first + ScanPiece.rowsAtOnce, places.upperBound)
+        (shards + i).withLock { state in
+          for place in places { state.cold.prefetch(piece.row(at: place).pointee.hash) }
+          for place in places { meet(piece.row(at: place), &state, now: now) }
+        }
+      }
+    }
+  }
+
+  @inline(__always)
+  private func meet(_ row: UnsafeMutablePointer<ColdScanner.Row>, _ state: inout ShardState, now: UnixSeconds) {
+    let hash = row.pointee.hash
+    let attributes = row.pointee.attributes
+    guard state.isScanning, !state.shadow!.contains(hash) else { return }
+    // Flushed, and the older rows of its key with it.
+    if !attributes.isOf(epoch: state.epoch) { return }
+    let expired = attributes.expiresAt != 0 && attributes.expiresAt <= now
+    if row.pointee.isTombstone || expired {
+      // The newest row of its key, unless the index knows a newer one: it hides the older ones.
+      if state.cold.find(hash) == nil { state.shadow!.insert(hash) }
+      return
+    }
+    _ = state.cold.insertIfAbsent(
+      hash, sequence: row.pointee.sequence, expiresAt: attributes.expiresAt,
+      fetched: attributes.state & ItemAttributes.fetched != 0)
   }
 
   /// From here on a key that is in neither tier is absent. `complete` false: the scan broke off, what it has
@@ -169,26 +225,4 @@ extension TieredCache {
     }
   }
 
-  /// The rows of items in RAM, the last used first.
-  func recentRows(atMost count: Int) -> [RecentRow] {
-    var rows: [RecentRow] = []
-    func keepTheLastUsed() {
-      rows.sort { ($0.lastAccess, $0.sequence) > ($1.lastAccess, $1.sequence) }
-      if rows.count > count { rows.removeLast(rows.count - count) }
-    }
-    let now = clock.now()
-    for i in 0..<shardCount {
-      (shards + i).withLock { state in
-        state.hot.visit { item in
-          guard state.hot.isLive(item, at: now), !item.state.contains(.unsaved),
-            let entry = state.cold.find(hasher.hash(item.key, item.keyLength))
-          else { return }
-          rows.append(RecentRow(sequence: entry.sequence, lastAccess: item.lastAccess))
-        }
-      }
-      if rows.count > count * 2 { keepTheLastUsed() }
-    }
-    keepTheLastUsed()
-    return rows
-  }
 }

@@ -14,7 +14,10 @@ final class Sampling: Sendable {
     /// Without a file it samples no keys.
     var file: FileEstimator
     let hasFile: Bool
+    /// What one round takes from the shards' buffers, one after the other.
     let scratch: UnsafeMutablePointer<SampledOperation>
+    /// Of each shard, how much of that is its.
+    let taken: UnsafeMutablePointer<OperationBuffer.Taken>
     var epoch: UInt64 = 0
     var reads = ReadCounts()
     var rounds = 0
@@ -32,7 +35,10 @@ final class Sampling: Sendable {
     var readsSinceBegin: UInt64 = 0
     var promotionsSinceBegin: UInt64 = 0
 
-    deinit { scratch.deallocate() }
+    deinit {
+      scratch.deallocate()
+      taken.deallocate()
+    }
 
     /// Keys whose draw is below it are of use to one of the estimates.
     var threshold: UInt32 { max(hot.sample.threshold, file.sample.threshold) }
@@ -125,25 +131,29 @@ final class Sampling: Sendable {
   fileprivate static let secondsPerCheck = 4
   /// Rounds of the sweeper.
   fileprivate static let roundsPerSecond = 4
+  /// Parts of a round within which the order of operations on different shards is not known.
+  fileprivate static let slices = 64
 
   fileprivate let state: Lock<State>
   let bufferCapacity: Int
   private let byteCountOfBuffers: Int
 
   init(_ settings: HotTierSettings, shards: Int, epoch: UInt64, now: UnixSeconds) {
-    bufferCapacity = min(max(6144 / shards, 32), 3072)
+    bufferCapacity = min(6144 / shards, 3072)
     byteCountOfBuffers =
-      OperationBuffer.byteCount(capacity: bufferCapacity) * shards
-      + bufferCapacity * MemoryLayout<SampledOperation>.stride
+      (OperationBuffer.byteCount(capacity: bufferCapacity) + MemoryLayout<OperationBuffer.Taken>.stride
+        + bufferCapacity * MemoryLayout<SampledOperation>.stride) * shards
     let sample = KeySample(rate: Self.firstRate)
-    let scratch = UnsafeMutablePointer<SampledOperation>.allocate(capacity: bufferCapacity)
-    scratch.initialize(repeating: SampledOperation(.miss, hash: 0), count: bufferCapacity)
+    let scratch = UnsafeMutablePointer<SampledOperation>.allocate(capacity: bufferCapacity * shards)
+    scratch.initialize(repeating: SampledOperation(.miss, hash: 0), count: bufferCapacity * shards)
+    let taken = UnsafeMutablePointer<OperationBuffer.Taken>.allocate(capacity: shards)
+    taken.initialize(repeating: OperationBuffer.Taken(), count: shards)
     state = Lock(
       State(
         hot: HotTierEstimator(settings, sample: sample),
         file: settings.hasFile
           ? FileEstimator(sample: sample) : FileEstimator(sample: KeySample(threshold: 0), keys: 1),
-        hasFile: settings.hasFile, scratch: scratch, epoch: epoch, beganAt: now))
+        hasFile: settings.hasFile, scratch: scratch, taken: taken, epoch: epoch, beganAt: now))
   }
 
   /// Keys whose draw is below it are sampled.
@@ -178,36 +188,64 @@ extension TieredCache {
   package func drainSamples(now: UnixSeconds) {
     let begin = processorNanoseconds(CLOCK_THREAD_CPUTIME_ID)
     sampling.state.withLock { sampling in
-      if sampling.rounds % Sampling.roundsPerSecond == 0 { adapt(&sampling, now: now) }
-      sampling.rounds += 1
-      let log = logPosition
-      for i in 0..<shardCount {
-        let threshold = sampling.threshold
-        let scratch = sampling.scratch
-        let (taken, epoch) = (shards + i).withLock { state in
-          state.setSampleThreshold(threshold)
-          return (state.sampling.take(scratch), state.epoch)
-        }
-        if epoch > sampling.epoch {
-          sampling.epoch = epoch
-          sampling.hot.flush()
-          sampling.file.flush()
-        }
-        sampling.dropped += UInt64(taken.dropped)
-        sampling.droppedSinceCheck += UInt64(taken.dropped)
-        let weight = taken.count > 0 ? Double(taken.count + taken.dropped) / Double(taken.count) : 1
-        for number in 0..<taken.count {
-          sampling.hot.prefetchSlot(scratch[min(number + 8, taken.count - 1)].hash)
-          sampling.hot.prefetchKey(scratch[min(number + 4, taken.count - 1)].hash)
-          sampling.hot.apply(scratch[number], weight: weight, now: now)
-          sampling.file.apply(
-            scratch[number], written: log.written, span: log.span, isFull: sampling.reads.coldEvictions > 0,
-            weight: weight, now: now)
-        }
+      // Once a second: whether the sample still suits.
+      if sampling.rounds % Sampling.roundsPerSecond == 0 {
+        countReads(&sampling)
+        sampling.suit(sampledSettings, now: now)
       }
+      sampling.rounds += 1
+      takeSamples(&sampling)
+      applySamples(&sampling, now: now)
       let spent = processorNanoseconds(CLOCK_THREAD_CPUTIME_ID) &- begin
       sampling.nanoseconds += spent
       sampling.spentSinceCheck += spent
+    }
+  }
+
+  /// Brings what the shards have put into their buffers into `scratch`.
+  private func takeSamples(_ sampling: inout Sampling.State) {
+    let threshold = sampling.threshold
+    var room = sampling.scratch
+    var newest = sampling.epoch
+    for i in 0..<shardCount {
+      let (taken, epoch) = (shards + i).withLock { state in
+        state.setSampleThreshold(threshold)
+        return (state.sampling.take(room), state.epoch)
+      }
+      newest = max(newest, epoch)
+      sampling.taken[i] = taken
+      sampling.dropped += UInt64(taken.dropped)
+      sampling.droppedSinceCheck += UInt64(taken.dropped)
+      room += taken.count
+    }
+    if newest > sampling.epoch {
+      sampling.epoch = newest
+      sampling.hot.flush()
+      sampling.file.flush()
+    }
+  }
+
+  /// Lets the estimates have them in the order of time, as nearly as it is known: keys are spread over the shards by
+  /// their hash, so all of them have put the same share of their operations into their buffers by any moment of the
+  /// round. (Shard after shard, an item that is read twice in a round would seem to have a fraction of the others
+  /// between its reads, and small tiers would seem to hit more than they do.)
+  private func applySamples(_ sampling: inout Sampling.State, now: UnixSeconds) {
+    let log = logPosition
+    let isFull = sampling.reads.coldEvictions > 0
+    for slice in 1...Sampling.slices {
+      var operations = sampling.scratch
+      for i in 0..<shardCount {
+        let taken = sampling.taken[i]
+        let end = taken.count * slice / Sampling.slices
+        for number in taken.count * (slice - 1) / Sampling.slices..<end {
+          sampling.hot.prefetchSlot(operations[min(number + 8, taken.count - 1)].hash)
+          sampling.hot.prefetchKey(operations[min(number + 4, taken.count - 1)].hash)
+          sampling.hot.apply(operations[number], weight: taken.weight, now: now)
+          sampling.file.apply(
+            operations[number], written: log.written, span: log.span, isFull: isFull, weight: taken.weight, now: now)
+        }
+        operations += taken.count
+      }
     }
   }
 
@@ -218,8 +256,8 @@ extension TieredCache {
     sampling.state.withLock { $0.limitCost(process: process) }
   }
 
-  /// Once a second: how many reads there were, and whether the sample still suits.
-  private func adapt(_ sampling: inout Sampling.State, now: UnixSeconds) {
+  /// How many reads there were by now.
+  private func countReads(_ sampling: inout Sampling.State) {
     var counts = Sampling.ReadCounts()
     for i in 0..<shardCount {
       (shards + i).withLock { state in
@@ -234,7 +272,6 @@ extension TieredCache {
       }
     }
     sampling.take(counts)
-    sampling.suit(sampledSettings, now: now)
   }
 
   /// Bytes that were ever written to the file, and that it holds now.
@@ -250,6 +287,8 @@ extension TieredCache {
     let limit = Int(store?.currentLimit ?? 0)
     let promoteAfter = readsToPromote
     let figures: AdviceFigures? = sampling.state.withLock { sampling in
+      // The misses of the sample are counted up to now, and so must be those of all reads.
+      countReads(&sampling)
       guard let ratios = sampling.hot.hitRatios else { return nil }
       let seconds = Double(max(now - min(now, sampling.beganAt), 1))
       var figures = AdviceFigures(

@@ -87,6 +87,10 @@ public struct ShardState: ~Copyable {
   @usableFromInline
   mutating func noteFetched(_ hash: UInt64) { cold.noteFetched(hash) }
 
+  /// No lock: a hint.
+  @usableFromInline
+  func prefetchRow(_ hash: UInt64) { cold.prefetch(hash) }
+
   var isScanning: Bool { shadow != nil }
   /// Whether a key that neither tier knows, and whose item does not say so, may have a row in the file.
   var mayHaveUnknownRows: Bool { isScanning || hasUnknownRows || hasGivenUpRows }

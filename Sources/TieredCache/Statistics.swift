@@ -136,17 +136,30 @@ extension TieredCache {
     }
   }
 
+  /// What a thread may take to end after the time for the writing is over.
+  private static let graceMilliseconds = 1000
+
   /// Ends all threads; under every durability what RAM holds is then in the file. Nobody may use the
   /// cache any more.
-  package func stop() {
+  /// `milliseconds`: how long that may take; nil: as long as it takes. False: the file did not take all of it in time, and
+  /// threads may be in the midst of calls on it, so that nothing that they use may be freed.
+  @discardableResult
+  package func stop(within milliseconds: Int? = nil) -> Bool {
+    let now = MonotonicTime.nanoseconds()
+    let end = milliseconds.map { now + UInt64($0) * 1_000_000 } ?? .max
+    writeBehind?.writeUntil.store(end, ordering: .releasing)
     let threads = background.signal { state in
       state.stopping = true
       return state.threads
     }
     coldReads?.stop()
     writeBehind?.state.signal { $0.stopping = true }
-    for thread in threads { thread.join() }
+    let grace = end == .max ? .max : end + UInt64(Self.graceMilliseconds) * 1_000_000
+    for thread in threads where !thread.join(until: grace) { return false }
     background.with { $0.threads = [] }
-    store?.close(recent: recentRows)
+    guard let store else { return true }
+    if writeBehind!.isLate { return false }
+    // On a thread of its own, since that also may be waited for in vain.
+    return WorkerThread("cold-close") { [self] in store.close(recent: recentRows) }.join(until: grace)
   }
 }

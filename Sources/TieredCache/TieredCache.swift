@@ -42,6 +42,11 @@ package struct TieredCacheOptions: Sendable {
   package var slowDisk = SlowDiskPolicy.wait
   package var admission = AdmissionLimits()
   package var readers = 2
+  /// Rows that may wait for a reader, and for how long; 0: as long as it takes.
+  package var readQueue = 16_384
+  package var readTimeoutMilliseconds = 5000
+  /// A read that the file has no time for fails; else it is a miss.
+  package var failsWhenOverloaded = false
   package var startWaitMilliseconds = 500
   /// With a cold tier: items not used for so long leave RAM; nil: only under pressure.
   package var demoteAfterSeconds: UInt32? = nil
@@ -97,8 +102,12 @@ public enum Outcome {
   case scanning
   /// Unsaved items fill their share of RAM; ask again after the next commit.
   case full
+  /// Some room was made for a large value, and more is needed; ask again when others have had their turn.
+  case notYet
   /// Under durability always: the file can't be written now.
   case notDurable
+  /// The row is in the file, which has no time for it now: nothing is known of the item, and nothing was changed.
+  case overloaded
 }
 
 /// The cache: the only place that knows that there are two tiers.
@@ -139,6 +148,8 @@ public final class TieredCache: Sendable {
   let sweeps = Atomic<UInt64>(0)
   /// The shard with which the next one begins.
   let sweepStart = Atomic<Int>(0)
+  /// Records that earlier rounds might have looked at and had no need to.
+  let sweepSavings = Atomic<Int>(0)
   /// Whether the file takes writes. While it does not, unsaved items may be dropped.
   let coldWritable = Atomic<Bool>(true)
   let sampling: Sampling
@@ -214,8 +225,10 @@ public final class TieredCache: Sendable {
     }
     if let store {
       coldReads = ColdReads(pool: pool, hasher: hasher)
+      coldReads!.setBounds(queue: options.readQueue, timeoutMilliseconds: options.readTimeoutMilliseconds)
       writeBehind = WriteBehind(
-        writer: try store.makeWriter(), admission: options.admission, casReservedTo: firstCAS + (1 << 32))
+        writer: try store.makeWriter(), admission: options.admission, casReservedTo: firstCAS + (1 << 32),
+        newestSequence: store.newestSequence)
       if flushIsDue { writeBehind!.flushChanged.store(true, ordering: .relaxed) }
     } else {
       coldReads = nil
@@ -274,15 +287,18 @@ public final class TieredCache: Sendable {
     }
     spawn("cold-writer") { [self] in runWriter() }
     if store.newestSequence > 0 {
-      let scanner = try store.makeScanner(hasher: hasher)
-      scanProgress.with { $0.below = store.newestSequence + 1 }
-      spawn("start-scan") { [self] in runScan(scanner) }
+      beginScan(store)
+      for i in 0..<Self.scanThreads {
+        let scanner = try store.makeScanner(hasher: hasher)
+        spawn("start-scan-\(i)") { [self] in runScan(scanner) }
+      }
       let refiller = try store.makeScanner(hasher: hasher)
       let recent = try store.makeRecentReader()
       spawn("start-refill") { [self] in runRefill(refiller, recent) }
     } else {
       finishScan()
     }
+    spawn("recent-notes") { [self] in runNotes() }
     store.startCheckpointing()
   }
 
@@ -332,3 +348,6 @@ extension UnsafeMutablePointer where Pointee == Shard {
 
 /// A large value, counted by references; whoever sends it holds one.
 package typealias PinnedValue = LargeBlock
+
+/// An item as it lies in RAM, or in what came from the file.
+package typealias CachedItem = Item

@@ -39,6 +39,12 @@ final class WriteBehind: @unchecked Sendable {
   let admissionLimits: Lock<AdmissionLimits>
   /// What is written now is written by a clean stop.
   var isStopping = false
+  /// When a clean stop has to have ended, in monotonic nanoseconds.
+  let writeUntil = Atomic<UInt64>(.max)
+  var isLate: Bool {
+    let end = writeUntil.load(ordering: .acquiring)
+    return end != .max && MonotonicTime.nanoseconds() > end
+  }
 
   private let wanted = Atomic<Bool>(false)
   private let signalled = Atomic<Bool>(false)
@@ -47,12 +53,17 @@ final class WriteBehind: @unchecked Sendable {
   let cyclesFailed = Atomic<UInt64>(0)
   /// Of keys and values of the rows that were handed to the file.
   let bytesWritten = Atomic<UInt64>(0)
+  /// Every row up to here is known to the index, as far as it is the newest of its key.
+  let publishedThrough: Atomic<UInt64>
+  /// The order of last use, to be written by the next cycle.
+  let note = Lock<RecentNote?>(nil)
   /// All that was acknowledged before this moment is in the file: when the last cycle that succeeded began, in
   /// monotonic nanoseconds.
   let savedUntil = Atomic<UInt64>(MonotonicTime.nanoseconds())
 
-  init(writer: ColdWriter, admission: AdmissionLimits, casReservedTo: UInt64) {
+  init(writer: ColdWriter, admission: AdmissionLimits, casReservedTo: UInt64, newestSequence: UInt64) {
     self.writer = writer
+    publishedThrough = Atomic(newestSequence)
     self.admission = Admission(admission, at: 0)
     admissionLimits = Lock(admission)
     self.casReservedTo = casReservedTo
@@ -151,16 +162,16 @@ extension TieredCache {
     queueEverythingUnsaved()
     // The first cycle also writes the marks of a flush.
     writeCycle()
-    for _ in 0..<2 where hasUnsaved { writeCycle() }
-    if hasUnsaved { logger.error("the cold tier could not be written at the end: what it did not take is lost") }
+    for _ in 0..<2 where unsavedChanges > 0 && !behind.isLate { writeCycle() }
+    let lost = unsavedChanges
+    if lost > 0 { logger.error("the cold tier did not take \(lost) changes at the end: they are lost") }
   }
 
-  private var hasUnsaved: Bool {
-    for i in 0..<shardCount
-    where (shards + i).withLock({ $0.unsavedQueue.count > 0 || !$0.tombstones.isEmpty }) {
-      return true
-    }
-    return false
+  /// Items and deletions that wait to be written; some may be out of date.
+  package var unsavedChanges: Int {
+    var count = 0
+    for i in 0..<shardCount { count += (shards + i).withLock { $0.unsavedQueue.count + $0.tombstones.count } }
+    return count
   }
 
   /// Writes what was unsaved when it began. Returns false if the file could not be written.
@@ -177,13 +188,16 @@ extension TieredCache {
       try writeMarks()
       try fitFile()
       beginCycle()
-      while collect() > 0 {
+      while !behind.isLate && collect() > 0 {
         behind.onFullBatch?()
         try writeBatch()
         behind.roomMade()
       }
+      // Nothing that was not taken may count as written.
+      if behind.isLate { succeeded = false }
       // What a flush killed before its turn counts as written only with the mark of the flush.
       try writeFlushMark()
+      try writeNote()
       try behind.writer.sync()
       if behind.failing {
         behind.failing = false
@@ -353,19 +367,22 @@ extension TieredCache {
       }
     }
     publish(outcome)
+    if let newest = outcome.sequences.max(), newest != 0 {
+      writeBehind!.publishedThrough.store(newest, ordering: .releasing)
+    }
     writeBehind!.bytesWritten.add(UInt64(batch.byteCount), ordering: .relaxed)
     batch.clear()
   }
 
   /// Rows were appended again: the index follows.
-  private func follow(_ moves: [ColdWriter.Move]) {
+  func follow(_ moves: [ColdWriter.Move]) {
     for move in moves {
       _ = shard(move.hash).withLock { $0.cold.move(move.hash, from: move.from, to: move.to) }
     }
   }
 
   /// A call of the writer in which the oldest rows may have to go.
-  private func givingUpRows<R>(_ body: () throws(ColdError) -> R) throws(ColdError) -> R {
+  func givingUpRows<R>(_ body: () throws(ColdError) -> R) throws(ColdError) -> R {
     let writer = writeBehind!.writer
     let allowance = writeBehind!.admission.rewriteAllowance
     writer.rewriteAllowance = allowance
@@ -393,7 +410,7 @@ extension TieredCache {
   }
 
   /// What is to become of one of the oldest rows, when room is needed.
-  private func judgeOldRow(_ hash: UInt64, _ sequence: UInt64, mayKeep: Bool) -> OldRowFate {
+  func judgeOldRow(_ hash: UInt64, _ sequence: UInt64, mayKeep: Bool) -> OldRowFate {
     // Before the start scan has ended nobody knows which rows are live.
     waitForScan()
     let now = clock.now()

@@ -214,6 +214,63 @@ import Testing
     }
   }
 
+  @Test func aFileThatIsJustAsFullAsALoweredLimitAllowsHasRoomForRowsThatAreKept() throws {
+    try withFile { path in
+      let box = try Box(path, limit: 64 << 20)
+      let lower = ColdBounds(limit: 16 << 20)
+      // Kept rows are written before the old ones go; here there is less room than that up to the lower limit.
+      var round = 0
+      while try box.writer.usedBytes() < lower.fileLimit - lower.transactionBytes / 4 {
+        _ = try box.write(rows("key-\(round)", 100, bytes: 1000))
+        round += 1
+      }
+      #expect(try box.writer.usedBytes() <= lower.fileLimit)
+      box.store.setLimit(lower.limit)
+      var kept = 0
+      for more in 0..<40 {
+        _ = try box.write(
+          rows("more-\(more)", 100, bytes: 1000),
+          judge: { _, _, mayKeep in
+            kept += mayKeep ? 1 : 0
+            return mayKeep ? .keep : .evict
+          })
+      }
+      #expect(kept > 1000)
+      box.store.close()
+      #expect(box.store.statistics.fileBytes <= lower.limit)
+    }
+  }
+
+  @Test(arguments: [1, 2, 3] as [UInt64])
+  func whateverTheLimitChangesToNoWriteFails(seed: UInt64) throws {
+    try withFile { path in
+      var random = Seeded(state: seed)
+      let limits: [Int64] = [4 << 20, 6 << 20, 7 << 20, 12 << 20, 16 << 20, 24 << 20, 48 << 20]
+      let box = try Box(path, limit: limits[6])
+      func judge(_ hash: UInt64, _ sequence: UInt64, _ mayKeep: Bool) -> OldRowFate { mayKeep ? .keep : .evict }
+      for round in 0..<150 {
+        if random.next() % 3 == 0 { box.store.setLimit(limits[Int(random.next() % UInt64(limits.count))]) }
+        let length = [10, 200, 1000, 10_000, 60_000][Int(random.next() % 5)]
+        let count = Int(random.next() % UInt64(max(1_000_000 / length, 4)))
+        let sequences = try box.write(rows("key-\(round)", min(count, 1000), bytes: length), judge: judge)
+        for sequence in sequences.suffix(3) { #expect(try box.read(sequence).result == .found) }
+        if random.next() % 4 == 0 {
+          for _ in 0..<random.next() % 12 {
+            _ = try box.writer.fit(hasher: box.hasher, judge: judge, moved: { _ in })
+          }
+        }
+        let sizes = box.store.statistics
+        #expect(sizes.fileBytes + sizes.walBytes <= limits[6])
+      }
+      let limit = limits[0]
+      box.store.setLimit(limit)
+      while try box.writer.fit(hasher: box.hasher, judge: judge, moved: { _ in }) {}
+      try box.writer.connection.checkpoint(.restart)
+      #expect(box.store.statistics.fileBytes + box.store.statistics.walBytes <= limit)
+      box.store.close()
+    }
+  }
+
   @Test func theWALBeginsAnewUnderConstantWritingAndAfterAReaderWasInTheWay() throws {
     try withFile { path in
       let limit: Int64 = 8 << 20

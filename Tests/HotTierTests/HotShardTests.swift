@@ -323,11 +323,46 @@ extension HotIndexTests {
     checkInvariants(&shard)
   }
 
+  @Test(
+    "Where something expires in every second a segment is gone through in every other, and nothing stays longer than that"
+  )
+  func sweepsInEveryOtherSecond() {
+    var shard = shard(limit: 4 << 20)
+    for number in 0..<6000 {
+      #expect(put(&shard, number, length: 100, now: 10, expiresAt: 11 + UnixSeconds(number % 60)))
+    }
+    var checked = 0
+    for now in UnixSeconds(11)...70 {
+      let before = shard.counters
+      _ = sweep(&shard, now: now)
+      checked += shard.counters.sweepChecked > before.sweepChecked ? 1 : 0
+      // What has expired in this second may have to wait for the next.
+      let alive = 6000 - 100 * (Int(now) - 10)
+      #expect(shard.counters.items == alive || shard.counters.items == alive + 100)
+    }
+    #expect(checked == 30)
+    _ = sweep(&shard, now: 71)
+    #expect(shard.counters.items == 0)
+    // After a step backwards of the clock, what is dead by then is found all the same.
+    for number in 0..<100 { #expect(put(&shard, number, length: 100, now: 20, expiresAt: 25)) }
+    _ = sweep(&shard, now: 20)
+    _ = sweep(&shard, now: 25)
+    #expect(shard.counters.items == 0)
+    checkInvariants(&shard)
+  }
+
   @Test("Under s3fifo a key that comes back soon after it was evicted unread is protected at once")
   func whatComesBackIsProtected() {
     for policy in EvictionPolicy.Name.allCases {
       var shard = shard(limit: 2 << 20, policy: policy)
-      for number in 0..<3000 { #expect(put(&shard, number, length: 1000, now: 10)) }
+      for number in 0..<3000 {
+        #expect(put(&shard, number, length: 1000, now: 10))
+        // As the sweeper does.
+        if let buckets = shard.wantedGhostBuckets {
+          var table = GhostTable(buckets: buckets)
+          shard.exchangeGhosts(&table)
+        }
+      }
       let gone = (0..<3000).filter { !has(&shard, $0) }
       #expect(gone.count > 1000)
       // The last of them are still remembered.

@@ -142,10 +142,16 @@ def test_metrics_and_stats_tiers_are_the_same_figures(make_server):
     """2 MB of RAM and 6 MB of items: most are demoted, and read from the file again."""
     server = make_server("--admin-listen", "127.0.0.1:0", memory=2).start()
     keys = [f"p{i % 3}:{i}" for i in range(3000)]
+    # No page of the file holds these: whoever reads them waits for a reader.
+    large = [f"large:{i}" for i in range(150)]
     with server.connect() as connection:
+        for key in large:
+            connection.set(key, b"v" * 20_000)
         for key in keys:
             connection.set(key, b"v" * 2000)
         wait_for(lambda: connection.statistics("tiers")["unsaved_queue"] == "0")
+        for first in range(0, 150, 50):
+            assert len(connection.get_all(large[first:first + 50], "get")) == 50
         for first in range(0, 600, 50):
             assert len(connection.get_all(keys[first:first + 50], "get")) == 50
         tiers = {name: int(value) for name, value in connection.statistics("tiers").items()}

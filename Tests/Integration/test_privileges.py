@@ -15,6 +15,7 @@ import urllib.request
 import pytest
 
 import server as harness
+from authority import Authority
 from server import Server
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -168,6 +169,49 @@ def test_folder_and_socket_are_its_own(make_server, tmp_path, monkeypatch):
         process.terminate()
         process.wait(20)
         process.stderr.close()
+
+
+# Who is let in
+
+
+WARNING = "whoever reaches this address"
+
+
+@pytest.mark.parametrize("options, warned", [
+    (["-l", "0.0.0.0"], True), (["-l", "127.0.0.1"], False), (["-l", "127.0.0.1,0.0.0.0:0"], True),
+    (["-l", "0.0.0.0", "-Y", "{passwords}"], False), (["-l", "0.0.0.0", "{tls}"], True),
+    (["-l", "0.0.0.0", "{tls}", "-o", "ssl_verify_mode=2,ssl_ca_cert={roots}"], False),
+    (["-s", "{directory}/socket"], False),
+])
+def test_an_address_that_others_reach_and_anybody_may_use_is_warned_of(tmp_path, options, warned):
+    """Also with TLS: it keeps out those who listen, not those who ask."""
+    passwords = tmp_path / "passwords"
+    passwords.write_text(f"ann:{PASSWORD}\n")
+    words = [str(harness.BINARY), "-p", "-1", "--no-cold"]
+    names = {"passwords": str(passwords), "directory": str(tmp_path)}
+    if "{tls}" in options:
+        authority = Authority(tmp_path, "authority")
+        certificate, key = authority.sign("server")
+        names["roots"] = authority.roots
+        at = options.index("{tls}")
+        options = options[:at] + ["-Z", "-o", f"ssl_chain_cert={certificate},ssl_key={key}"] + options[at + 1:]
+    # Any free port.
+    options = [option.format(**names) for option in options]
+    options = [",".join(host if ":" in host else f"{host}:0" for host in word.split(",")) if before == "-l" else word
+               for before, word in zip([""] + options, options)]
+    process = subprocess.Popen(words + options, stderr=subprocess.PIPE, text=True, env=harness.ENVIRONMENT)
+    try:
+        said = ""
+        while "listening on" not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+    finally:
+        process.terminate()
+        said += process.stderr.read()
+        process.wait(20)
+        process.stderr.close()
+    assert (WARNING in said) == warned, said
 
 
 # What is told to nobody

@@ -1,5 +1,6 @@
 """What a client stored is there after the server was stopped, killed and started again; what it took away is not."""
 
+import random
 import signal
 import time
 
@@ -265,3 +266,49 @@ def test_without_a_cold_tier_it_forgets_as_memcached_does(make_server):
     with server.connect() as connection:
         assert connection.get("key") is None
     assert [path.name for path in server.directory.iterdir()] == ["stderr.log"]
+
+
+def test_ten_restarts_in_a_row_lose_nothing(make_server):
+    """Each brings changes of its own: whatever was there before, and what became of it, is there after the last."""
+    server = make_server("-m", "64").start()
+    rng = random.Random(5)
+    expected: dict[str, bytes] = {}
+    for round in range(10):
+        with server.connect() as connection:
+            for i in range(3000):
+                key = f"key{rng.randrange(12_000)}"
+                if rng.random() < 0.15:
+                    connection.send(f"delete {key} noreply\r\n".encode())
+                    expected.pop(key, None)
+                else:
+                    expected[key] = b"%d-%d " % (round, i) * rng.randrange(1, 40)
+                    connection.send(b"set %s 0 0 %d noreply\r\n%s\r\n" % (key.encode(), len(expected[key]), expected[key]))
+            assert connection.call(b"mn\r\n") == b"MN"
+        stop(server, "SIGKILL" if round in (3, 7) else "SIGTERM")
+        server.start()
+        with server.connect() as connection:
+            found = {}
+            for first in range(0, 12_000, 100):
+                found |= connection.get_all([f"key{i}" for i in range(first, first + 100)], "get")
+            assert {key: value for key, (value, _, _) in found.items()} == expected, f"after restart {round + 1}"
+
+
+def test_a_restart_in_the_same_second_keeps_everything(make_server):
+    server = make_server().start()
+    with server.connect() as connection:
+        for i in range(500):
+            connection.set(f"key{i}", b"%d" % i)
+    for _ in range(20):
+        # What is stored last has this second in it, as what the start reads has.
+        second = int(time.time())
+        with server.connect() as connection:
+            connection.set("second", b"%d" % second)
+            connection.set("lives", b"x", expiry=100)
+        server.terminate()
+        server.start()
+        with server.connect() as connection:
+            found = connection.get_all([f"key{i}" for i in range(500)] + ["second", "lives"], "get")
+            assert len(found) == 502 and found["second"][0] == b"%d" % second
+        if int(time.time()) == second:
+            return
+    pytest.skip("no restart took less than a second")

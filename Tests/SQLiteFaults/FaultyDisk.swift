@@ -6,6 +6,7 @@ import Synchronization
 ///
 /// - System calls of the files fail, or transfer less than they were asked for (`fail`).
 /// - The files together may not grow past a quota (`setQuota`).
+/// - Calls take their time, or do not return before they may (`slow`, `hold`).
 /// - The power goes (`cutPower`): from then on every call fails, and `imageAfterCut` says what a disk may hold that
 ///   had kept, lost or torn each sector that was not synced.
 ///
@@ -31,6 +32,9 @@ package final class FaultyDisk: @unchecked Sendable {
     var failed = 0
     var quota: Int? = nil
     var skipsSync = false
+    var delays: [SystemCall: UInt32] = [:]
+    var heldCalls: Set<SystemCall> = []
+    var held = 0
     var paths: Set<String> = []
     var power = PowerModel()
   }
@@ -44,6 +48,31 @@ package final class FaultyDisk: @unchecked Sendable {
     _ = SystemCalls.originals
     name = "faulty-\(Self.count.add(1, ordering: .relaxed).newValue)"
     register()
+  }
+
+  // MARK: Calls that take time
+
+  /// Each such call takes so many microseconds more.
+  package func slow(_ microseconds: [SystemCall: UInt32]) { state.withLock { $0.delays = microseconds } }
+
+  /// Such calls do not return before `letGo`.
+  package func hold(_ calls: Set<SystemCall>) { state.withLock { $0.heldCalls = calls } }
+
+  package func letGo() { hold([]) }
+
+  /// Calls that are held just now.
+  package var held: Int { state.withLock { $0.held } }
+
+  /// Takes the time that a call takes. It is the disk that sleeps, not who tests it.
+  func pass(_ call: SystemCall) {
+    let (delay, isHeld) = state.withLock { state in
+      if state.heldCalls.contains(call) { state.held += 1 }
+      return (state.delays[call] ?? 0, state.heldCalls.contains(call))
+    }
+    if delay > 0 { usleep(delay) }
+    if !isHeld { return }
+    while state.withLock({ $0.heldCalls.contains(call) }) { usleep(500) }
+    state.withLock { $0.held -= 1 }
   }
 
   // MARK: Calls that fail

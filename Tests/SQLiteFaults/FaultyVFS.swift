@@ -122,10 +122,12 @@ extension FaultyDisk {
     methods.pointee.xRead = { handle, bytes, count, offset in
       let file = FaultyFile(handle!)
       if file.disk.isOff { return Refusal.read }
+      file.disk.pass(.read)
       return SystemCalls.under(file.disk) { file.methods.xRead(file.real, bytes, count, offset) }
     }
     methods.pointee.xWrite = { handle, bytes, count, offset in
       let file = FaultyFile(handle!)
+      file.disk.pass(.write)
       if file.disk.tracksPower {
         let change = PowerModel.Change.write(
           at: Int(offset), Array(UnsafeRawBufferPointer(start: bytes, count: Int(count))))
@@ -140,6 +142,7 @@ extension FaultyDisk {
     }
     methods.pointee.xSync = { handle, flags in
       let file = FaultyFile(handle!)
+      file.disk.pass(.sync)
       if file.disk.decide(.sync, creates: true, bytes: 0) != nil { return Refusal.sync }
       if !file.disk.state.withLock({ $0.power.perform(file.path, nil) }) { return Refusal.sync }
       if file.disk.state.withLock({ $0.skipsSync }) { return SQLITE_OK }

@@ -210,6 +210,9 @@ final class EventRun {
       wasFlushedInCycle = true
     }
     if roll(10) == 0 { takeAnswer() }
+    if roll(12) == 0, bench.cache.scanProgress.with({ $0.done }) {
+      bench.cache.handOver(bench.cache.collectNote())
+    }
     if regime.changesPolicies && roll(12) == 0 { changePolicies() }
     if disk == nil && images < 40 && roll(wasFlushedInCycle ? 3 : 60) == 0 { checkCrashNow() }
   }
@@ -345,7 +348,7 @@ final class EventRun {
         append(key, State(value: found, expiresAt: same ? touchTo : capped(touchTo, key)), "touched")
       }
     case .notFound: check(key, found: nil, "get")
-    case .scanning, .full, .outOfMemory, .notDurable: break
+    case .scanning, .full, .outOfMemory, .notDurable, .overloaded: break
     default: fail(key, "get ended as \(outcome)")
     }
   }
@@ -358,7 +361,7 @@ final class EventRun {
     let before = histories[key]!.newest.visible(at: clock.now())
     let expires = capped(expiresAt, key)
     switch (mode, outcome) {
-    case (_, .scanning), (_, .full), (_, .tooLarge), (_, .notDurable): break
+    case (_, .scanning), (_, .full), (_, .tooLarge), (_, .notDurable), (_, .overloaded): break
     case (.set, .outOfMemory):
       // As the server does.
       remove(key)
@@ -397,7 +400,7 @@ final class EventRun {
       check(key, found: nil, "delete")
       append(key, State(value: nil), "not found, deleted")
     case .scanning: remove(key)
-    case .full, .notDurable: break
+    case .full, .notDurable, .overloaded: break
     default: fail(key, "delete ended as \(outcome)")
     }
   }

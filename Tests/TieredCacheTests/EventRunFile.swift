@@ -4,6 +4,7 @@ import Foundation
 import HotTier
 import SQLiteFaults
 import Testing
+
 @testable import TieredCache
 
 /// What happens to the file: cycles of the writer, crashes and restarts.

@@ -18,6 +18,21 @@ struct Seeded: RandomNumberGenerator {
   }
 }
 
+extension TieredCache {
+  /// Memory for a large value, however many turns it takes; nil: there is none.
+  func allocateBlock(for key: CacheKey, valueLength: Int, now: UnixSeconds) -> PinnedValue? {
+    var claimed = 0
+    defer { giveUp(&claimed) }
+    while true {
+      switch allocateBlock(for: key, valueLength: valueLength, now: now, claimed: &claimed) {
+      case .block(let block): return block
+      case .notYet: continue
+      case .full, .outOfMemory: return nil
+      }
+    }
+  }
+}
+
 /// Answers of cold reads, taken on the test's own thread.
 final class Inbox: ColdReadSink, @unchecked Sendable {
   var answers: [ColdAnswer] = []
@@ -39,6 +54,10 @@ final class Bench {
   let path: String?
   let inbox = Inbox()
   private let reader: ColdReader?
+  /// What rows are read with first, after a checkpoint for every second of them; nil: all by the reader.
+  private var direct: DirectReads?
+  private(set) var directRows = 0
+  private var coldRows = 0
   private var isStopped = false
   /// By policy, items may be in RAM alone or unsaved without waiting for the writer.
   private(set) var mayKeepAlone = false
@@ -48,7 +67,7 @@ final class Bench {
     durability: Durability = .interval, coldLimit: Int64 = 64 << 20, scans: Bool = true,
     demoteAfter: UInt32? = nil, writeBudget: Int64? = nil, slowDisk: SlowDiskPolicy = .wait,
     policy: KeyPolicy = KeyPolicy(), rules: [PrefixRule] = [], vfs: String? = nil,
-    eviction: EvictionPolicy.Name = .s3fifo
+    eviction: EvictionPolicy.Name = .s3fifo, readsDirectly: Bool = false
   ) throws {
     self.path = path
     self.clock = clock
@@ -73,6 +92,7 @@ final class Bench {
     logger.logLevel = .critical
     cache = try TieredCache(options, logger: logger)
     reader = try cache.store?.makeReader()
+    direct = readsDirectly ? cache.makeDirectReads() : nil
     if scans { try scan() }
   }
 
@@ -165,6 +185,13 @@ final class Bench {
         let outcome = body(key, answer)
         switch outcome {
         case .cold(let sequence):
+          if let row = directRow(sequence, hash: key.hash) {
+            let outcome = body(key, row)
+            switch outcome {
+            case .cold, .full: break
+            default: return outcome
+            }
+          }
           answer?.release()
           cache.coldReads!.submit([ColdWish(hash: key.hash, sequence: sequence, ticket: 1)], sink: inbox)
           cache.coldReads!.serve(reader!, waits: false)
@@ -180,6 +207,30 @@ final class Bench {
       }
       return .outOfMemory
     }
+  }
+
+  /// The row and the hash of a key that is in the file alone.
+  func place(of key: String) -> (sequence: UInt64, hash: UInt64)? {
+    let bytes = Array(key.utf8)
+    return bytes.withUnsafeBytes { raw in
+      let key = cache.key(raw.baseAddress!, raw.count)
+      return cache.coldSequence(key, now: now).map { ($0, key.hash) }
+    }
+  }
+
+  /// Valid until the next one is read.
+  func directRow(_ sequence: UInt64, hash: UInt64) -> ColdAnswer? {
+    if direct == nil { return nil }
+    coldRows += 1
+    if coldRows & 1 == 0 { checkpoint() }
+    let row = direct!.row(sequence, hash: hash)
+    if row != nil { directRows += 1 }
+    return row
+  }
+
+  /// Brings the WAL into the file.
+  func checkpoint() {
+    _ = try? cache.store!.checkpoint(cache.writeBehind!.writer.connection, .passive, waiting: nil)
   }
 
   struct Found: Equatable {

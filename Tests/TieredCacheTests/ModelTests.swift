@@ -48,8 +48,9 @@ import Testing
       let file = regime == .ramOnly ? nil : path
       // Under pressure: about 12 MB of values pass through 1 MiB of RAM.
       let memory = regime == .underPressure ? 1 << 20 : 16 << 20
-      var bench = try Bench(path: file, clock: clock, memory: memory)
+      var bench = try Bench(path: file, clock: clock, memory: memory, readsDirectly: true)
       var model: [String: Entry] = [:]
+      var directRows = 0
       let steps = regime == .restartedOften ? 3000 : 6000
       for step in 0..<steps {
         let key = "key-\(random.next() % 200)"
@@ -132,7 +133,8 @@ import Testing
               bench.cache.writeCycle()
               bench.crash()
             }
-            bench = try Bench(path: file, clock: clock, memory: memory)
+            directRows += bench.directRows
+            bench = try Bench(path: file, clock: clock, memory: memory, readsDirectly: true)
           }
         }
         let violation = bench.violation()
@@ -142,6 +144,9 @@ import Testing
       for (key, entry) in model where entry.expiresAt == 0 || entry.expiresAt > clock.now() {
         #expect(bench.get(key)?.value == entry.value, "\(key) at the end, \(regime), seed \(seed)")
       }
+      // Rows were read in both ways.
+      directRows += bench.directRows
+      if regime == .demotedAfterEveryOperation { #expect(directRows > 100) }
       bench.stop()
     }
   }

@@ -9,14 +9,17 @@ import Testing
 struct SamplingTests {
   /// Reads a made-up trace and stores what was missed; `told` hears of each operation.
   private func replay(
-    _ bench: Bench, requests: Int, told: (SampledOperation, _ isHit: Bool?) -> Void = { _, _ in }
+    _ bench: Bench, requests: Int, popular: Int = 12_000,
+    told: (SampledOperation, _ isHit: Bool?) -> Void = { _, _ in }
   ) -> Double {
     var random = Seeded(state: 11)
     var misses = 0
     for request in 0..<requests {
+      // As the sweeper does, which also drains the samples: that is the matter of each test.
+      if request % 500 == 0 { bench.cache.fitGhosts() }
       let unit = Double(random.next() >> 11) * 0x1p-53
       // One in five is asked for once.
-      let number = random.next() % 5 == 0 ? 100_000 + request : Int(12_000 * unit * unit * unit)
+      let number = random.next() % 5 == 0 ? 1_000_000 + request : Int(Double(popular) * unit * unit * unit)
       let length = 200 + number * 7919 % 1500
       let key = Array("key\(number)".utf8)
       let hash = bench.cache.key(key, key.count).hash
@@ -92,6 +95,68 @@ struct SamplingTests {
     bench.stop()
   }
 
+  @Test(
+    "A sampled read is handed over, by whichever way it goes and whatever it finds; one that leaves no trace is not")
+  func everyWay() throws {
+    let bench = try Bench(path: nil)
+    // One in sixteen is sampled.
+    let names = (0..<200).map { "key\($0)" }.filter {
+      let key = Array($0.utf8)
+      return SampledOperation.draw(bench.cache.key(key, key.count).hash) < KeySample(rate: 1.0 / 16).threshold
+    }
+    #expect(names.count >= 4)
+    var expected = 0
+    func expectOneMoreEach(_ way: Comment, _ read: (CacheKey) -> Void) {
+      for name in names {
+        let key = Array(name.utf8)
+        key.withUnsafeBytes { read(bench.cache.key($0.baseAddress!, $0.count)) }
+      }
+      bench.cache.drainSamples(now: bench.now)
+      expected += names.count
+      #expect(bench.cache.samplingStatistics.reads == expected, way)
+    }
+    let now = bench.now
+    expectOneMoreEach("classic, miss") { _ = bench.cache.read($0, now: now) { _ in } }
+    expectOneMoreEach("meta, miss") { _ = bench.cache.visit($0, VisitOptions(), now: now) { _ in } }
+    for name in names { bench.set(name, "value") }
+    expectOneMoreEach("classic") { _ = bench.cache.read($0, now: now) { _ in } }
+    expectOneMoreEach("classic, short way") { _ = bench.cache.readPlain($0, now: now) { _ in } }
+    expectOneMoreEach("meta") { _ = bench.cache.visit($0, VisitOptions(), now: now) { _ in } }
+    var changing = VisitOptions()
+    changing.changes = true
+    expectOneMoreEach("meta with a change") { _ = bench.cache.visit($0, changing, now: now) { _ in } }
+    expectOneMoreEach("no trace") {
+      var silent = VisitOptions()
+      silent.leavesNoTrace = true
+      _ = bench.cache.visit($0, silent, now: now) { _ in }
+      _ = bench.cache.read($0, now: now) { _ in }
+    }
+    bench.stop()
+  }
+
+  @Test("What the shards hand over together is taken in the order of time, not shard after shard")
+  func order() throws {
+    let bench = try Bench(path: nil, memory: 16 << 20)
+    #expect(bench.cache.shardCount == 4)
+    var count = 0
+    let requests = 240_000
+    _ = replay(bench, requests: requests, popular: 100_000) { _, isHit in
+      if isHit == nil { return }
+      count += 1
+      // By then a good part of all items has been replaced.
+      if count % 20_000 == 0 { bench.cache.drainSamples(now: bench.now) }
+      if count == requests / 3 { bench.cache.resetStatistics() }
+    }
+    let report = try #require(bench.cache.advice(now: bench.now))
+    #expect(bench.cache.samplingStatistics.dropped == 0)
+    bench.stop()
+    let half = try Bench(path: nil, memory: 8 << 20)
+    let measured = 1 - replay(half, requests: requests, popular: 100_000)
+    half.stop()
+    let estimated = report.curve[0].hitRatio
+    #expect(abs(estimated - measured) < 0.015, "\(estimated) instead of \(measured)")
+  }
+
   @Test("Buffers and tables take less than 1 MiB, however many shards and keys there are", arguments: [1, 4, 16, 256])
   func memory(shards: Int) {
     let settings = HotTierSettings(
@@ -108,12 +173,12 @@ struct SamplingTests {
     defer { target.deallocate() }
     for _ in 0..<100 { buffer.add(.hotHit, 42, bytes: 100) }
     var taken = buffer.take(target)
-    #expect(taken.count == 4 && taken.dropped == 0)
+    #expect(taken.count == 4 && taken.dropped == 0 && taken.weight == 1)
     // It counts again from the next round on.
     buffer.add(.hotHit, 42, bytes: 100)
     for key in 0..<10 { buffer.add(.miss, UInt64(key)) }
     taken = buffer.take(target)
-    #expect(taken.count == 8 && taken.dropped == 3)
+    #expect(taken.count == 8 && taken.dropped == 3 && taken.weight == 11.0 / 8)
     #expect(target[0] == SampledOperation(.hotHit, hash: 42, bytes: 100))
     #expect(target[7] == SampledOperation(.miss, hash: 6))
   }

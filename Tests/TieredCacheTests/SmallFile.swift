@@ -144,6 +144,7 @@ struct SmallFile {
       // As threads of their own do it: RAM is refilled before the scan, if the note of a clean stop knows all rows.
       let recent = try? store.makeRecentReader()
       if let recent, scanner.below <= recent.through + 1 { try? bench.cache.refill(recent) }
+      bench.cache.beginScan(store)
       bench.cache.runScan(scanner)
       bench.cache.runRefill(scanner, recent)
     } else {
