@@ -22,6 +22,8 @@ LIVE = {
     "cold.admission.min-ttl": ("0", "1h"), "cold.admission.max-item-size": ("0", "1k"),
     "cold.admission.seen-before": ("false", "true"), "cold.promotion.window": ("0", "10s"),
     "buffers.total": ("64m", "32m"), "buffers.per-connection": ("1m", "256k"), "buffers.stall-timeout": ("1m", "0"),
+    "cold.reads.queue": ("16384", "1000"), "cold.reads.timeout": ("5s", "1m"), "cold.reads.overload": ("miss", "error"),
+    "cold.stop-timeout": ("100s", "10s"),
     "cold.limit": ("1g", "32m"), "cold.admission.write-budget": ("0", "100k"),
 }
 #: What else has to change with a setting for commands to go on as before.
