@@ -32,7 +32,7 @@ OPERATIONS = {
     "set over a value of another size": (3120, [b"set %s 0 0 108\r\n%s\r\n" % (key, VALUE + b"12345678") for key in KEYS], 1,
                                          PIPELINE),
     "get": (790, [b"get %s\r\n" % key for key in KEYS], 3, PIPELINE),
-    "get, one in flight": (1140, [b"get %s\r\n" % key for key in KEYS], 3, 1),
+    "get, one in flight": (1170, [b"get %s\r\n" % key for key in KEYS], 3, 1),
     "get of an absent key": (590, [b"get %s\r\n" % key.upper() for key in KEYS], 1, PIPELINE),
     "key of a get of 50": (735, KEYS, 0, PIPELINE),
     "gets": (960, [b"gets %s\r\n" % key for key in KEYS], 3, PIPELINE),

@@ -528,7 +528,7 @@ def test_a_bad_stream_is_refused_where_it_is_bad(tmp_path):
     assert "line 1" in refusal("import", path, stdin=b"GET / HTTP/1.1\r\n\r\n")
     assert "line of more than" in refusal("import", path, stdin=b"x" * 100_000)
     assert "No such file" in refusal("import", path, tmp_path / "missing")
-    assert "not allowed" in refusal("import", "--limit", "huge", path)
+    assert "not allowed" in refusal("import", "--limit", "huge", path, status=78)
     assert "0 items imported" in tool("import", path, stdin=b"").stdout.decode()
 
 

@@ -143,7 +143,7 @@ def top(*words, status: int = 0) -> str:
 
 def test_without_a_terminal_it_is_text(busy):
     said = top(f"127.0.0.1:{busy.port}", "--once", "--interval", "0.5")
-    assert "\x1b" not in said and re.search(r"^Commands/s +get [1-9]", said, re.MULTILINE) and re.search(r"^file .*%", said, re.MULTILINE)
+    assert "\x1b" not in said and re.search(r"^Commands/s .*[1-9]", said, re.MULTILINE) and re.search(r"^file .*%", said, re.MULTILINE)
     twice = top(f"127.0.0.1:{busy.port}", "--count", "2", "--interval", "0.2")
     assert len(re.findall("^Commands/s", twice, re.MULTILINE)) == 2 and "\n\n127.0.0.1" in twice
     # Whoever reads may go.

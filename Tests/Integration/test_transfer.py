@@ -351,7 +351,7 @@ def test_a_server_that_cannot_be_taken_over_says_what_to_do(tmp_path, make_serve
 def test_passwords_and_certificates_of_both_ends(tmp_path, make_server):
     authority = Authority(tmp_path, "authority")
     passwords = tmp_path / "passwords"
-    passwords.write_text("ann:secret\nbob:other words\n")
+    passwords.write_text("ann:secret\nbob:other\n")
     peer = Server(tmp_path / "peer", "-o", "lru_crawler", "-Y", str(passwords), binary=Path("/usr/bin/memcached")).start()
     secured = SecuredServer(tmp_path / "secured", authority.sign("server")).start()
     try:
