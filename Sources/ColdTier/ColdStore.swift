@@ -176,6 +176,7 @@ package final class ColdStore: Sendable {
       if newest > 0, newest < (try Self.meta(.closedAt, connection)) {
         throw SQLiteError(corruption: "the newest rows are missing", sql: SQL.newestSequence)
       }
+      if newest == 0 { try Self.forgetSequences(connection) }
       // A look at both ends of the log and at its root: damage there shows at once.
       let oldest = try Statement(connection, SQL.oldest)
       oldest.bind(1, 0)
@@ -195,6 +196,22 @@ package final class ColdStore: Sendable {
     casReservationIsPending = try !Self.reserve(from: found.casFloor, connection, logger)
     // A disk of tests' own is not passed by.
     directFile = options.vfs == nil ? TablePages.open(path) : -1
+  }
+
+  /// Of a file without rows: its numbers begin anew. No mark may name an older one, and no page that the WAL has
+  /// emptied may still have a row of one, for whoever reads pages without the WAL.
+  private static func forgetSequences(_ connection: Connection) throws(SQLiteError) {
+    do throws(SQLiteError) {
+      if try meta(.closedAt, connection) > 0 { try setMeta(.closedAt, 0, connection) }
+      if try meta(.recentThrough, connection) > 0 {
+        try connection.execute(SQL.forgetRecent)
+        try setMeta(.recentThrough, 0, connection)
+      }
+      try connection.checkpoint(.truncate)
+    } catch {
+      // As with CAS numbers: a full disk is no reason not to start.
+      if !error.isFull { throw error }
+    }
   }
 
   /// What is reserved when the numbers begin at `floor`.

@@ -164,7 +164,6 @@ extension WorkerState {
 
   /// Once a second: looks what clients have taken and sent, and closes connections where that is too little for too long.
   mutating func checkStalled() {
-    lastStallCheck = now
     let timeout = limits.buffers.stallTimeout
     // Backwards: the last one takes the place of one that goes.
     for i in holders.indices.reversed() where holders[i].pointee.waitsForClient {

@@ -185,12 +185,12 @@ struct WorkerState {
   var waitingForBuffers: [UnsafeMutablePointer<Connection>] = []
   /// There is less in buffers than before.
   var buffersShrank = false
-  var lastStallCheck: UnixSeconds = 0
   var clientTurns: UInt32 = 0
   var lastAskedForMemory: UnixSeconds = 0
-  private var lastIdleCheck: UnixSeconds = 0
+  /// The second in which it was last looked at what time brings about.
+  private var lastLookRound: UnixSeconds = 0
   /// Closed in this round of events, which may still name them.
-  private var graveyard: [UnsafeMutablePointer<Connection>] = []
+  var graveyard: [UnsafeMutablePointer<Connection>] = []
 
   static let maximumEvents: Int32 = 256
   /// Bytes asked of a socket at a time.
@@ -251,7 +251,6 @@ struct WorkerState {
     EventLog.serves(served)
     while !stopping {
       let waits = !waitingForScan.isEmpty || !waitingForCycle.isEmpty
-      let looksRound = limits.idleTimeoutSeconds > 0 || !holders.isEmpty
       let timeout: Int32 =
         !yielded.isEmpty
         ? 0 : waits ? 50 : !watching.isEmpty ? Self.logInterval : looksRound ? 1000 : -1
@@ -275,9 +274,8 @@ struct WorkerState {
       if !wishes.isEmpty { submitWishes() }
       if !watching.isEmpty { deliverLog() }
       if buffersShrank { retryForBuffers() }
-      if !holders.isEmpty && now != lastStallCheck { checkStalled() }
       if !graveyard.isEmpty { emptyGraveyard() }
-      if limits.idleTimeoutSeconds > 0 && now != lastIdleCheck { closeIdle() }
+      if now != lastLookRound { lookRound() }
     }
     while let connection = connections {
       connection.pointee.closeReason = .shutdown
@@ -285,6 +283,18 @@ struct WorkerState {
     }
     closeDatagramSockets()
     emptyGraveyard()
+  }
+
+  /// Whether time brings something about, though nobody sends anything.
+  @inline(__always)
+  private var looksRound: Bool { limits.idleTimeoutSeconds > 0 || holderCount > 0 }
+
+  /// Once a second, as long as there is anything to be done.
+  private mutating func lookRound() {
+    lastLookRound = now
+    if holderCount > 0 { checkStalled() }
+    if limits.idleTimeoutSeconds > 0 { closeIdle() }
+    if !graveyard.isEmpty { emptyGraveyard() }
   }
 
   @inline(__always)
@@ -365,114 +375,6 @@ struct WorkerState {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
-  }
-
-  // MARK: Connections
-
-  private mutating func adopt(_ accepted: AcceptedSocket) {
-    if accepted.transport == .udp {
-      adoptDatagramSocket(accepted)
-      return
-    }
-    let connection = UnsafeMutablePointer<Connection>.allocate(capacity: 1)
-    connection.initialize(to: Connection(accepted))
-    connection.pointee.lastActive = now
-    connection.pointee.isAuthenticated = shared.passwords == nil
-    connection.pointee.next = connections
-    if let first = connections { first.pointee.previous = connection }
-    connections = connection
-    connectionCount += 1
-    if let security = accepted.security {
-      connection.pointee.secure = security.context.session(on: accepted.socket, verification: security.verification)
-      if connection.pointee.secure == nil {
-        close(connection)
-        return
-      }
-    }
-    var event = epoll_event()
-    event.events = EPOLLIN.rawValue
-    event.data.u64 = UInt64(UInt(bitPattern: connection))
-    if epoll_ctl(epoll, EPOLL_CTL_ADD, accepted.socket, &event) != 0 { close(connection) }
-    shared.administration.log.connected(accepted.socket, accepted.transport)
-    cache.logger.debug(
-      "connection opened", metadata: ["socket": "\(accepted.socket)", "transport": "\(accepted.transport)"])
-  }
-
-  mutating func close(_ connection: UnsafeMutablePointer<Connection>) {
-    if connection.pointee.isClosed { return }
-    connection.pointee.isClosed = true
-    cache.giveUp(&connection.pointee.claimedRoom)
-    if connection.pointee.datagram != nil {
-      closeDatagram(connection)
-      return
-    }
-    noteClosed(connection)
-    count(connection, BufferUse(), holds: false)
-    // Its goodbye goes over the socket.
-    connection.pointee.secure?.free()
-    connection.pointee.secure = nil
-    Glibc.close(connection.pointee.socket)
-    if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
-    if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
-    if !waitingForBuffers.isEmpty { waitingForBuffers.removeAll { $0 == connection } }
-    if connection.pointee.isYielded { yielded.removeAll { $0 == connection } }
-    if let previous = connection.pointee.previous {
-      previous.pointee.next = connection.pointee.next
-    } else {
-      connections = connection.pointee.next
-    }
-    connection.pointee.next?.pointee.previous = connection.pointee.previous
-    connectionCount -= 1
-    if let detached = connection.pointee.detached { detached.pointee.owner = nil }
-    connection.pointee.detached = nil
-    shared.connectionCount.subtract(1, ordering: .relaxed)
-    connection.pointee.deinitialize()
-    // Answers that are still to come name this memory; the last of them frees it. Without any, it is
-    // freed after this round of events, one of which may name it as well.
-    if connection.pointee.outstandingReads == 0 { graveyard.append(connection) }
-  }
-
-  /// Frees a connection that has no socket after this round of events.
-  mutating func retire(_ connection: UnsafeMutablePointer<Connection>) {
-    connection.pointee.isClosed = true
-    graveyard.append(connection)
-  }
-
-  private mutating func emptyGraveyard() {
-    for connection in graveyard { release(connection) }
-    graveyard.removeAll()
-  }
-
-  private mutating func release(_ connection: UnsafeMutablePointer<Connection>) {
-    connection.pointee.deinitialize()
-    connection.deinitialize(count: 1)
-    connection.deallocate()
-  }
-
-  private mutating func closeIdle() {
-    lastIdleCheck = now
-    var next = connections
-    while let connection = next {
-      next = connection.pointee.next
-      if connection.pointee.parking == .none
-        && connection.pointee.lastActive &+ limits.idleTimeoutSeconds < now
-      {
-        counters.idleKicks += 1
-        connection.pointee.closeReason = .idleTimeout
-        close(connection)
-      }
-    }
-  }
-
-  func setInterest(_ connection: UnsafeMutablePointer<Connection>, reading: Bool) {
-    var event = epoll_event()
-    event.events =
-      (reading ? EPOLLIN.rawValue : 0) | (connection.pointee.wantsWrite ? EPOLLOUT.rawValue : 0)
-    event.data.u64 = UInt64(UInt(bitPattern: connection))
-    connection.pointee.isReading = reading
-    let change = connection.pointee.isUnwatched ? EPOLL_CTL_ADD : EPOLL_CTL_MOD
-    connection.pointee.isUnwatched = false
-    epoll_ctl(epoll, change, connection.pointee.socket, &event)
   }
 
   // MARK: Receiving

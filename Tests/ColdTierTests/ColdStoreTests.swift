@@ -126,6 +126,27 @@ func withFile<R>(_ body: (String) throws -> R) throws -> R {
     }
   }
 
+  @Test func aFileThatLostAllItsRowsKeepsWhatComesThen() throws {
+    try withFile { path in
+      var box: Box? = try Box(path)
+      _ = try box!.write([("a", [1]), ("b", [2]), ("c", [3])])
+      box!.store.close()
+      box = nil
+      // Room may cost all rows; and then the process ends without a word.
+      box = try Box(path)
+      try box!.writer.connection.execute("DELETE FROM items")
+      box = nil
+      box = try Box(path)
+      #expect(box!.store.newestSequence == 0)
+      #expect(try box!.write([("d", [4])]) == [1])
+      box = nil
+      box = try Box(path)
+      #expect(box!.store.newestSequence == 1)
+      #expect(try box!.read(1).value == [4])
+      box!.store.close()
+    }
+  }
+
   @Test func fileAndWALStayBelowTheLimitWhateverTheSizes() throws {
     try withFile { path in
       let limit: Int64 = 8 << 20
