@@ -138,7 +138,7 @@ public struct HotShard: ~Copyable {
 
   func place(_ item: Item) -> UInt64 { UInt64((item.address - base) / Item.unit) }
   @inline(__always)
-  func segment(of item: Item) -> Int32 { Int32(truncatingIfNeeded: (item.address - base) >> pool.segmentShift) }
+  func segment(of item: Item) -> Int32 { Int32(truncatingIfNeeded: (item.address - base) &>> pool.segmentShift) }
   @inline(__always)
   func head(_ segment: Int32) -> UnsafeMutablePointer<SegmentHead> {
     pool.head(segment)

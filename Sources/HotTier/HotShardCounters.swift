@@ -39,7 +39,7 @@ extension HotShard {
   /// Counts a read of an item.
   public func countHit(_ item: Item, touching: Bool) {
     let sizeClass = pool.classes.number(item.nominalBytes)
-    if touching { sizes[sizeClass].touchHits += 1 } else { sizes[sizeClass].getHits += 1 }
+    if touching { sizes[sizeClass].touchHits &+= 1 } else { sizes[sizeClass].getHits &+= 1 }
     sizes[sizeClass].protectedHits &+= UInt64(pool.isProtected[Int(segment(of: item))])
   }
 

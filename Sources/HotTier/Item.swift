@@ -62,6 +62,9 @@ public struct Item {
       digits += 1
     }
   }
+  /// Whether they are not 0. Numbers have no leading zeros, so the first digit tells.
+  @inlinable @inline(__always)
+  package var hasFlags: Bool { suffix.load(fromByteOffset: 1, as: UInt8.self) != 48 }
   @inlinable @inline(__always)
   public var rawLength: UInt32 {
     get { address.load(fromByteOffset: 16, as: UInt32.self) }

@@ -84,11 +84,15 @@ extension Item {
   /// (a header of 48, 8 of CAS, the key and a zero, 4 of flags that are not 0, the value and `\r\n`).
   @inlinable @inline(__always)
   package static func nominalBytes(keyLength: Int, flags: UInt32, valueLength: Int) -> Int {
-    48 + 8 + keyLength + 1 + (flags != 0 ? 4 : 0) + valueLength + 2
+    nominalBytes(keyLength: keyLength, hasFlags: flags != 0, valueLength: valueLength)
+  }
+  @inlinable @inline(__always)
+  package static func nominalBytes(keyLength: Int, hasFlags: Bool, valueLength: Int) -> Int {
+    48 + 8 + keyLength + 1 + (hasFlags ? 4 : 0) + valueLength + 2
   }
   @inlinable @inline(__always)
   package var nominalBytes: Int {
-    Self.nominalBytes(keyLength: keyLength, flags: flags, valueLength: valueLength)
+    Self.nominalBytes(keyLength: keyLength, hasFlags: hasFlags, valueLength: valueLength)
   }
 }
 

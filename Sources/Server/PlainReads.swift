@@ -46,11 +46,11 @@ extension WorkerState {
     let found = unretainedCache._withUnsafeGuaranteedRef { cache in
       cache.readPlain(cache.key(start, count), now: now) { written = Self.writeValue($0, to: target, &pinned) }
     }
-    if case .cold(let sequence) = found { return servesRow(connection, sequence, start, count) }
-    if case .unclear = found { return false }
-    if case .hit = found {
+    if found == .hit {
       out.advance(written)
       if let pinned { out.append(pinned.block, byteCount: pinned.byteCount) }
+    } else if found != .absent {
+      return found != .unclear && servesRow(connection, found.sequence, start, count)
     }
     notePlainRead(found, start, count)
     return true
@@ -69,11 +69,10 @@ extension WorkerState {
     var written = 0
     var pinned: Pinned? = nil
     let found = cache.readPlain(key, now: now, row: rowAtHand) { written = Self.writeValue($0, to: target, &pinned) }
-    if case .hit = found {
+    if found == .hit {
       out.advance(written)
       if let pinned { out.append(pinned.block, byteCount: pinned.byteCount) }
-    } else if case .absent = found {
-    } else {
+    } else if found != .absent {
       return false
     }
     notePlainRead(found, start, count)
@@ -120,12 +119,13 @@ extension WorkerState {
         }
       }
     }
-    switch found {
-    case .hit:
+    if found == .hit {
       out.advance(written)
       if let pinned { out.append(pinned, byteCount: pinnedBytes) }
-    case .absent: out.append("EN\r\n")
-    case .cold, .unclear: return false
+    } else if found == .absent {
+      out.append("EN\r\n")
+    } else {
+      return false
     }
     notePlainRead(found, start, count)
     return true
@@ -133,7 +133,7 @@ extension WorkerState {
 
   @inline(__always)
   private mutating func notePlainRead(_ found: TieredCache.PlainRead, _ start: UnsafeRawPointer, _ count: Int) {
-    let isHit = if case .hit = found { true } else { false }
+    let isHit = found == .hit
     counters.getCommands &+= 1
     if isHit { counters.getHits &+= 1 } else { counters.getMisses &+= 1 }
     notePrefix(.get(hit: isHit), start, count)

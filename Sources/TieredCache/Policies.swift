@@ -65,7 +65,8 @@ extension TieredCache {
   /// An item is read for the first time since it was stored.
   @usableFromInline
   func noteFirstUse(_ item: Item, _ hash: UInt64, _ state: inout ShardState) {
-    state.noteFetched(hash)
+    // The index does not know what is not saved; it will be told with the row.
+    if !item.state.contains(.unsaved) { state.noteFetched(hash) }
     // Refused because nobody had asked for it: now somebody has.
     if state.policies.wantsSeenBefore && item.state.isDisjoint(with: .ofAnyRow) {
       let policy = state.policies.policy(of: item).pointee

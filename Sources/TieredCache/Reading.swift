@@ -34,15 +34,22 @@ extension TieredCache {
     return outcome
   }
 
-  /// What `readPlain` found.
-  public enum PlainRead {
-    case hit
+  /// What `readPlain` found: a sequence, or one of three numbers that none has. (An enum would come back in memory.)
+  public struct PlainRead: Equatable {
+    /// The item is in the file: with the row of this sequence it may be asked again.
+    public let sequence: UInt64
+
+    @inlinable @inline(__always)
+    init(_ sequence: UInt64) { self.sequence = sequence }
+
+    @inlinable @inline(__always)
+    public static var hit: PlainRead { PlainRead(.max) }
     /// The key is in neither tier.
-    case absent
-    /// The item is in the file: with row `sequence` it may be asked again.
-    case cold(sequence: UInt64)
+    @inlinable @inline(__always)
+    public static var absent: PlainRead { PlainRead(.max - 1) }
     /// It is another case: nothing was done, and `read` or `visit` has to look.
-    case unclear
+    @inlinable @inline(__always)
+    public static var unclear: PlainRead { PlainRead(.max - 2) }
   }
 
   /// The short way for an item that is in RAM and was never marked stale, or is nowhere, while nobody wants to be told
@@ -66,7 +73,7 @@ extension TieredCache {
   func lookBelow(_ hash: UInt64, _ now: UnixSeconds, _ state: inout ShardState) -> PlainRead {
     if hasStore {
       if let entry = state.cold.find(hash) {
-        return entry.expiresAt != 0 && entry.expiresAt <= now ? .unclear : .cold(sequence: entry.sequence)
+        return entry.expiresAt != 0 && entry.expiresAt <= now ? .unclear : PlainRead(entry.sequence)
       }
       if state.isScanning { return .unclear }
     }
