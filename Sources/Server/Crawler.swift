@@ -24,33 +24,25 @@ final class Crawler: Sendable {
   func start<Result>(
     _ body: @escaping @Sendable () -> Result, finally: @escaping @Sendable (Result) -> Void = { (_: Result) in }
   ) -> Bool {
-    let before: WorkerThread?? = state.withLock { state in
-      if state.isRunning || state.isStopping { return nil }
+    // The thread is begun under the lock, so that it is known before it can end and another can begin.
+    state.withLock { state in
+      if state.isRunning || state.isStopping { return false }
       state.isRunning = true
       state.starts += 1
-      // Nobody else may join it.
-      defer { state.thread = nil }
-      return .some(state.thread)
-    }
-    guard let before else { return false }
-    // It has ended, or is about to.
-    before?.join()
-    return state.withLock { state in
-      if state.isStopping {
-        state.isRunning = false
-        return false
-      }
-      // Under the lock, so that it is known before it can end and another can begin.
+      let before = state.thread
       state.thread = WorkerThread("crawler") { [self] in
         let result = body()
         self.state.withLock { $0.isRunning = false }
         finally(result)
+        // Not by the worker that asks for the next walk: a thread may still be waiting for a client to take the end of
+        // its reply, and for that very worker to send it.
+        before?.join()
       }
       return true
     }
   }
 
-  /// Ends a walk and waits for its thread, at most to this moment in monotonic nanoseconds: it may be reading a file that
+  /// Ends a walk and waits for its thread, which waits for those before it, at most to this moment in monotonic nanoseconds: it may be reading a file that
   /// does not answer. No other begins.
   @discardableResult
   func stop(until deadline: UInt64 = .max) -> Bool {
