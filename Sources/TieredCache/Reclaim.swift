@@ -186,6 +186,7 @@ extension TieredCache {
   /// One round of the sweeper; a test calls it with its own time.
   package func sweepOnce(now: UnixSeconds) {
     sweeps.add(1, ordering: .relaxed)
+    sweptAt.store(MonotonicTime.nanoseconds(), ordering: .relaxed)
     let due = flushes.withLock { $0.pendingAt != 0 && $0.pendingAt <= now }
     if due { flushAll(at: 0, now: now) }
     if policiesChanged.exchange(false, ordering: .acquiring) { settlePolicies(now: now) }
