@@ -89,7 +89,8 @@ let package = Package(
     .executableTarget(
       name: "Benchmarks",
       dependencies: [
-        "LoadGenerator", "MemcachedClient", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "LoadGenerator", "MemcachedClient", "CSystem",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: common),
     .target(name: "SQLiteFaults", dependencies: ["CSQLite"], path: "Tests/SQLiteFaults", swiftSettings: common),
