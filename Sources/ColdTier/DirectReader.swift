@@ -8,6 +8,8 @@ final class FileVersion: Sendable {
 
   var current: UInt64 { number.load(ordering: .sequentiallyConsistent) }
 
+  var isWhole: Bool { current & 1 == 0 }
+
   /// Before anything is written to the file; by one thread at a time, as is `noteWhole`.
   func beginWriting() { number.store(current | 1, ordering: .sequentiallyConsistent) }
 

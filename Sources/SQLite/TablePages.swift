@@ -30,6 +30,7 @@ public struct TablePages: ~Copyable {
   /// Interior pages, each in the place that its number says.
   private let slots: UnsafeMutablePointer<Slot>
   private let images: UnsafeMutableRawPointer
+  private var heads: LeafHeads
   /// Interior pages on the way to a leaf.
   private var depth = 0
   /// The largest row id in the file as of a version of it.
@@ -70,6 +71,7 @@ public struct TablePages: ~Copyable {
     columns = .allocate(capacity: StoredRecord.mostColumns)
     slots = .allocate(capacity: Self.slotCount)
     slots.initialize(repeating: Slot(), count: Self.slotCount)
+    heads = LeafHeads(pageSize: size)
     // Of malloc's large blocks what was never written takes no memory.
     images = malloc(Self.slotCount * (size + Self.padding))!
   }
@@ -129,6 +131,9 @@ public struct TablePages: ~Copyable {
         depth = level
         continue
       }
+      if let (start, end) = heads.place(of: id, in: page, version), let record = record(page, start, end, id) {
+        return .found(record)
+      }
       let wanted = likelyLength(id, low, high)
       // An older way may lead behind the end.
       guard read(page, wanted, into: leaf) else { return .absent(isCertain: isCurrent) }
@@ -151,6 +156,7 @@ public struct TablePages: ~Copyable {
     // Ids without gaps stand at the place that their number says.
     let guess = id &- low &- 1
     if low > .min, guess >= 0, guess < count, let record = record(at: Int(guess), id, within: length) {
+      heads.note(leaf, length, cells: count, of: page, id, at: Int(guess), version)
       return .found(record)
     }
     if length < pageSize && !read(page, pageSize, into: leaf) { return .absent(isCertain: isCurrent) }
@@ -161,6 +167,7 @@ public struct TablePages: ~Copyable {
       guard let found = self.id(at: middle) else { return .absent(isCertain: isCurrent) }
       if found == id {
         guard let record = record(at: middle, id, within: pageSize) else { return .absent(isCertain: true) }
+        heads.note(leaf, pageSize, cells: count, of: page, id, at: middle, version)
         return .found(record)
       }
       if found < id { first = middle + 1 } else { end = middle }
@@ -279,12 +286,26 @@ public struct TablePages: ~Copyable {
     guard 8 + 2 * number + 2 <= length else { return nil }
     let place = Self.number2(leaf + 8 + 2 * number)
     guard place >= 8, place + Self.padding <= length || length == pageSize && place < pageSize else { return nil }
-    var p = UnsafeRawPointer(leaf + place)
+    return record(UnsafeRawPointer(leaf + place), id, within: length)
+  }
+
+  /// The record of the cell at `start`, which lies in `leaf`, of which `length` bytes are there.
+  private func record(_ start: UnsafeRawPointer, _ id: Int64, within length: Int) -> StoredRecord? {
+    var p = start
     let byteCount = Self.varint(&p)
     guard p - UnsafeRawPointer(leaf) < pageSize, Int64(bitPattern: Self.varint(&p)) == id else { return nil }
     // What is longer goes on in other pages.
     guard byteCount <= UInt64(pageSize - 35), p - UnsafeRawPointer(leaf) + Int(byteCount) <= length else { return nil }
     return StoredRecord(p, Int(byteCount), columns)
+  }
+
+  /// The record of a cell that lies there in a leaf, read alone. nil: it is another row's, or can't be had so.
+  private func record(_ page: UInt32, _ start: Int, _ end: Int, _ id: Int64) -> StoredRecord? {
+    let length = end - start
+    guard page > 0, read_if_in_memory(descriptor, leaf, length, (Int(page) - 1) * pageSize + start) == length else {
+      return nil
+    }
+    return record(UnsafeRawPointer(leaf), id, within: length)
   }
 
   // MARK: Numbers

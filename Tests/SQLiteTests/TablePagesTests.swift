@@ -123,6 +123,42 @@ import Testing
     }
   }
 
+  @Test(arguments: [Int64(1), 3]) func aRowIsFoundAgainInALeafThatIsKnownByThen(step: Int64) throws {
+    let file = try File(pageSize: 4096)
+    func length(_ id: Int64) -> Int { Int(id * 37 % 150) }
+    let ids = Array(stride(from: Int64(5), through: 3000, by: Int64.Stride(step)))
+    try file.add(ids, length: length)
+    var pages = try file.pages()
+    for _ in 0..<2 {
+      for id in ids.reversed() { #expect(file.finds(id, &pages, length: length(id)), "row \(id) was not found") }
+    }
+    if step > 1 { for id in ids { #expect(pages.row(id + 1, version: file.version) == nil) } }
+  }
+
+  @Test func headsOfLeavesAreKnownInTheirOwnVersionOnly() {
+    var heads = LeafHeads(pageSize: 4096)
+    // Three cells, appended one before the other.
+    var leaf = [UInt8](repeating: 0, count: 14)
+    for (i, place) in [4000, 3900, 3000].enumerated() {
+      leaf[8 + 2 * i] = UInt8(place >> 8)
+      leaf[9 + 2 * i] = UInt8(place & 255)
+    }
+    leaf.withUnsafeBytes { heads.note($0.baseAddress!, 14, cells: 3, of: 7, 101, at: 1, 4) }
+    func place(_ id: Int64, _ page: UInt32, _ version: UInt64) -> [Int]? {
+      heads.place(of: id, in: page, version).map { [$0.start, $0.end] }
+    }
+    #expect(place(100, 7, 4) == [4000, 4096])
+    #expect(place(101, 7, 4) == [3900, 4000])
+    #expect(place(102, 7, 4) == [3000, 3900])
+    #expect(place(99, 7, 4) == nil && place(103, 7, 4) == nil)
+    #expect(place(100, 7 + 8192, 4) == nil)
+    #expect(place(100, 7, 6) == nil)
+    #expect(place(100, 7, 4) == nil, "a version that is over was not forgotten")
+    // Of a leaf that was read in part only what is there is noted.
+    leaf.withUnsafeBytes { heads.note($0.baseAddress!, 12, cells: 3, of: 7, 100, at: 0, 4) }
+    #expect(place(101, 7, 4) != nil && place(102, 7, 4) == nil)
+  }
+
   @Test func whatIsReadWhileTheFileChangesIsNeverWrong() throws {
     let file = try File(pageSize: 1024)
     var pages = try file.pages()
