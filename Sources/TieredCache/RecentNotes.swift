@@ -52,10 +52,7 @@ extension TieredCache {
     let bytes = ColdWriter.noteBytes(note.list.count)
     if bytes > behind.admission.rewriteAllowance { return }
     try givingUpRows { () throws(ColdError) in
-      try behind.writer.noteRecent(
-        note.list, through: note.through, hasher: hasher,
-        judge: { hash, sequence, mayKeep in self.judgeOldRow(hash, sequence, mayKeep: mayKeep) },
-        moved: { moves in self.follow(moves) })
+      try behind.writer.noteRecent(note.list, through: note.through, hasher: hasher, owner: self)
     }
     behind.admission.charge(rowBytes: bytes)
   }
