@@ -525,6 +525,25 @@ package final class ColdWriter: @unchecked Sendable {
     }
   }
 
+  /// Notes promotions, the last first, besides what is noted. They are not worth a sync: after a power loss the file has to
+  /// be read from the disk anyway.
+  package func notePromotions(
+    _ list: RecentList, through: UInt64, hasher: KeyHasher, owner: some RowOwner
+  ) throws(ColdError) {
+    try followLimit()
+    beginCall()
+    let bytes = RecentRows.bytes(list.count + 1)
+    var nothing = PendingRecords.nothing(but: bytes)
+    let cut = try makeRoom(&nothing, hasher: hasher, owner: owner)
+    let wantedSync = mustSync
+    try transaction(bytes) { () throws(SQLiteError) in
+      if cut > 0 { try self.delete(below: cut) }
+      try RecentRows.add(
+        promotions: list, through: through, mostParts: RecentRows.mostPromotionParts(self.bounds), self.connection)
+    }
+    if cut == 0 { mustSync = wantedSync }
+  }
+
   /// Every row of an epoch below `epoch` is dead; another flush is due at `pendingAt` (0 = none).
   ///
   /// The mark has no checksum, but a row has: the deletion of a key that nobody has is put behind the dead rows, of the new

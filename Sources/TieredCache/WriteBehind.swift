@@ -61,14 +61,22 @@ final class WriteBehind: @unchecked Sendable {
   let bytesWritten = Atomic<UInt64>(0)
   /// Every row up to here is known to the index, as far as it is the newest of its key.
   let publishedThrough: Atomic<UInt64>
+  /// Promotions are noted; in tests, when they say so.
+  var notesPromotions: Bool { promotionNotePause != .max }
+  var promotionNotePause: UInt64
+  var promotionsNotedAt: UInt64 = 0
   /// The order of last use, to be written by the next cycle.
   let note = Lock<RecentNote?>(nil)
   /// All that was acknowledged before this moment is in the file: when the last cycle that succeeded began, in
   /// monotonic nanoseconds.
   let savedUntil = Atomic<UInt64>(MonotonicTime.nanoseconds())
 
-  init(writer: ColdWriter, admission: AdmissionLimits, casReservedTo: UInt64, newestSequence: UInt64) {
+  init(
+    writer: ColdWriter, admission: AdmissionLimits, casReservedTo: UInt64, newestSequence: UInt64,
+    promotionNotePause: UInt64
+  ) {
     self.writer = writer
+    self.promotionNotePause = promotionNotePause
     filling = batch
     publishedThrough = Atomic(newestSequence)
     self.admission = Admission(admission, at: 0)
@@ -209,6 +217,7 @@ extension TieredCache {
       try writeFlushMark()
       try writeNote()
       try behind.writer.sync()
+      try writePromotions()
       if behind.failing {
         behind.failing = false
         coldWritable.store(true, ordering: .relaxed)
