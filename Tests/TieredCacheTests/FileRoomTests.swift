@@ -81,16 +81,6 @@ import Testing
     }
   }
 
-  @Test(arguments: [10, 3000])
-  func noRowGoesForOthersBeforeTheVersionThatReplacesItIsThere(newLength: Int) throws {
-    try withFile { path in
-      let file = try FullFile(path, limit: 4 << 20, newLength: newLength)
-      file.bench.cache.writeCycle()
-      #expect(file.images > 2)
-      file.end()
-    }
-  }
-
   /// A version that is larger than what is appended before old rows go: it and the one that it replaces change places in
   /// one commit.
   @Test func theOldVersionOfALargeValueGoesWithTheCommitOfTheNewOne() throws {
