@@ -29,9 +29,10 @@ FUZZ_SERVER_RUNS ?= 10000
 FUZZ_CONFIG_RUNS ?= 300000
 FUZZ_FILE_RUNS ?= 20000
 FUZZ_SEED ?= 1
-# An input that breaks a property, or takes seconds, is kept in $(FUZZ_BUILD).
+# An input that breaks a property, or takes seconds, is kept in $(FUZZ_BUILD). What lives until the end of a process would count
+# as a leak, and to look for those each input is run twice.
 FUZZ_OPTIONS = -seed=$(FUZZ_SEED) -max_len=1500 -timeout=30 -rss_limit_mb=4096 -artifact_prefix=$(FUZZ_BUILD)/ \
-  -verbosity=0 -print_final_stats=1
+  -verbosity=0 -print_final_stats=1 -detect_leaks=0
 # libFuzzer reports a crash itself. Caches live until the end of the process, and the library that reads files keeps buffers.
 FUZZ := SWIFT_BACKTRACE=enable=no ASAN_OPTIONS=detect_leaks=0:max_malloc_fill_size=0:malloc_context_size=3:quarantine_size_mb=16
 # A plan of the build that was kept from another product is not found again (SwiftPM 6.3).

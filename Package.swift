@@ -89,7 +89,8 @@ let package = Package(
     .executableTarget(
       name: "Benchmarks",
       dependencies: [
-        "LoadGenerator", "MemcachedClient", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "LoadGenerator", "MemcachedClient", "CSystem",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: common),
     .target(name: "SQLiteFaults", dependencies: ["CSQLite"], path: "Tests/SQLiteFaults", swiftSettings: common),
@@ -147,25 +148,28 @@ if fuzzes {
   // gold, the default, cannot link the sanitizers here.
   let linking: [LinkerSetting] = [.unsafeFlags(["-use-ld=lld"] + sanitized)]
   package.targets += [
+    .target(name: "FuzzDriver", path: "Tests/Fuzz/Driver", swiftSettings: common),
     .executableTarget(
-      name: "ProtocolFuzz", dependencies: ["FuzzProperties"], path: "Tests/Fuzz/ProtocolFuzz",
+      name: "ProtocolFuzz", dependencies: ["FuzzDriver", "FuzzProperties"], path: "Tests/Fuzz/ProtocolFuzz",
       swiftSettings: common, linkerSettings: linking),
     .executableTarget(
       name: "ServerFuzz",
       dependencies: [
-        "Server", "TieredCache", "ColdTier", "CacheCore", "Settings", .product(name: "Logging", package: "swift-log"),
+        "FuzzDriver", "Server", "TieredCache", "ColdTier", "CacheCore", "Settings",
+        .product(name: "Logging", package: "swift-log"),
       ], path: "Tests", sources: ["Fuzz/ServerFuzz/ServerFuzz.swift", "ServerTests/ServedStream.swift"],
       swiftSettings: common, linkerSettings: linking),
     .executableTarget(
       name: "FileFuzz",
       dependencies: [
-        "TieredCache", "HotTier", "ColdTier", "SQLite", "CacheCore", .product(name: "Logging", package: "swift-log"),
+        "FuzzDriver", "TieredCache", "HotTier", "ColdTier", "SQLite", "CSQLite", "CacheCore",
+        .product(name: "Logging", package: "swift-log"),
       ], path: "Tests",
       sources: ["Fuzz/FileFuzz"]
         + ["Harness", "SmallFile", "FileDamage"].map { "TieredCacheTests/\($0).swift" },
       swiftSettings: common, linkerSettings: linking),
     .executableTarget(
-      name: "ConfigFuzz", dependencies: program.dependencies, path: ".",
+      name: "ConfigFuzz", dependencies: program.dependencies + ["FuzzDriver"], path: ".",
       exclude: ["Sources/thermocline/Thermocline.swift"],
       sources: ["Sources/thermocline", "Tests/Fuzz/ConfigFuzz", "Tests/ThermoclineTests/AnyConfiguration.swift"],
       swiftSettings: common, linkerSettings: linking),

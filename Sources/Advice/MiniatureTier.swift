@@ -101,6 +101,9 @@ struct MiniatureTier: ~Copyable {
   private var ghosts = GhostTable()
   private var victim: Int16 = -1
   private var isCompacting = false
+  /// How many segments there were when the victim was chosen, and whether emptying a sparse one last won none.
+  private var segmentsAtVictim = 0
+  private var compactionWonNothing = false
   private var compactionCursor: Int16 = -1
   private var movedSinceVictim = 0
   private var fruitlessVictims = 0
@@ -150,6 +153,7 @@ struct MiniatureTier: ~Copyable {
     ghosts = GhostTable()
     victim = -1
     isCompacting = false
+    compactionWonNothing = false
     compactionCursor = -1
     movedSinceVictim = 0
     fruitlessVictims = 0
@@ -371,8 +375,11 @@ struct MiniatureTier: ~Copyable {
     return best
   }
 
+  /// A segment is few items long here, or even one: those of a sparse one may need a whole one again. After that age has
+  /// its turn, which takes an item or a read of it away, so that there is an end.
   private mutating func beginVictim() {
-    victim = sparsestSegment()
+    victim = compactionWonNothing ? -1 : sparsestSegment()
+    segmentsAtVictim = segmentCount
     isCompacting = victim >= 0
     if !isCompacting {
       victim = oldestVictim()
@@ -394,6 +401,7 @@ struct MiniatureTier: ~Copyable {
     let done = victim
     victim = -1
     release(done)
+    compactionWonNothing = isCompacting && segmentCount >= segmentsAtVictim
   }
 
   /// What becomes of an item of the victim.

@@ -96,8 +96,13 @@ final class Client: @unchecked Sendable {
     _ = try readLine()
   }
 
+  /// Bytes of large values that are sent at a time. A system call is not interrupted, so a longer one would keep the
+  /// processor from whoever measures beside.
+  private static let sentAtOnce = 1 << 16
+
   /// Bytes of an item's value, which are read and dropped; nil if it is not there.
-  func get(_ item: UInt64) throws -> Int? {
+  /// `pace`: called with the number of bytes of each piece that has come.
+  func get(_ item: UInt64, pace: ((Int) -> Void)? = nil) throws -> Int? {
     out.removeAll(keepingCapacity: true)
     out += "mg \(Self.key(item)) v\r\n".utf8
     try sendAll()
@@ -106,30 +111,34 @@ final class Client: @unchecked Sendable {
     guard line.starts(with: "VA ".utf8),
       let length = Int(String(decoding: line.dropFirst(3).prefix { $0 != 32 }, as: UTF8.self))
     else { throw BenchmarkError(description: "answered: \(String(decoding: line, as: UTF8.self))") }
-    try drop(length + 2)
+    try drop(length + 2, pace)
     return length
   }
 
-  /// Stores one value, of any length; false if it was refused.
-  func set(_ item: UInt64, valueLength: Int) throws -> Bool {
+  /// Stores one value, of any length; false if it was refused. `pace`: called with the number of bytes of each piece sent.
+  func set(_ item: UInt64, valueLength: Int, pace: ((Int) -> Void)? = nil) throws -> Bool {
     out = Array("ms \(Self.key(item)) \(valueLength)\r\n".utf8)
     try sendAll()
     var left = valueLength
     while left > 0 {
-      let sent = Self.filler.withUnsafeBytes { send(socket, $0.baseAddress!, min(left, $0.count), Int32(MSG_NOSIGNAL)) }
+      let sent = Self.filler.withUnsafeBytes {
+        send(socket, $0.baseAddress!, min(left, Self.sentAtOnce), Int32(MSG_NOSIGNAL))
+      }
       guard sent > 0 else { throw BenchmarkError(description: "the server hung up") }
       left -= sent
+      pace?(sent)
     }
     out = Array("\r\n".utf8)
     try sendAll()
     return try readLine().starts(with: "HD".utf8)
   }
 
-  private func drop(_ count: Int) throws {
+  private func drop(_ count: Int, _ pace: ((Int) -> Void)?) throws {
     var left = count
     while left > 0 {
       if begin == end { try receive() }
       let taken = min(left, end - begin)
+      pace?(taken)
       begin += taken
       left -= taken
     }

@@ -12,6 +12,9 @@ struct LargeValues: ParsableCommand {
   @Option(help: "connections that read small items") var readers = 10
   @Option(help: "clients that store and read large values") var writers = 2
   @Option(help: "seed of the reads") var seed: UInt64 = 1
+  @Option(help: "MB a second of each of those clients; 0: as fast as it goes") var rate = 0
+  @Flag(help: "the server on the first core alone, all clients on the second: as if they were other machines")
+  var apart = false
   @Flag(help: "fill the memory with small items before each measurement, so that large values take their place")
   var full = false
 
@@ -25,14 +28,18 @@ struct LargeValues: ParsableCommand {
     let options = ["-I", "128m"]
     let memory = max(contestants.memory, full ? 512 : 1024)
     let values = lengths.split(separator: ",").compactMap { Int($0) }
-    let rows = try [contestants.startOurs(options, memory: memory), contestants.startPeer(options, memory: memory)]
-      .map { server in
-        defer { server.stop() }
-        return try measure(server, values)
-      }
+    let starts = [contestants.startOurs, { more, memory, _, _ in try contestants.startPeer(more, memory: memory) }]
+    let rows = try starts.map { start in
+      // What is started has the cores of the thread that starts it.
+      if apart { useCore(0) }
+      let server = try start(options, memory, nil, nil)
+      if apart { useCore(1) }
+      defer { server.stop() }
+      return try measure(server, values)
+    }
     print(
       """
-      -m \(memory) -I 128m, \(full ? "full of small items" : "empty before"): \(readers) connections read 100 bytes each, while \(writers) clients store and read large values.
+      -m \(memory) -I 128m, \(full ? "full of small items" : "empty before"): \(readers) connections read 100 bytes each, while \(writers) clients store and read large values\(rate > 0 ? ", \(rate) MB a second each" : "")\(apart ? "; the server has a core of its own" : "").
       Microseconds; relative to reads without large values.
                               thermocline                                         memcached
       large MiB     p50  ratio     p99  ratio  worst ms   MB/s     p50  ratio     p99  ratio  worst ms   MB/s
@@ -62,7 +69,7 @@ struct LargeValues: ParsableCommand {
     for value in [0] + values {
       if full { try fill(server, &nextItem) }
       let movers = try (0..<(value > 0 ? writers : 0)).map {
-        try Mover(port: server.port, number: $0, length: value << 20)
+        try Mover(port: server.port, number: $0, length: value << 20, rate: rate)
       }
       usleep(500_000)
       for probe in probes { _ = try probe.take() }
@@ -101,7 +108,7 @@ struct LargeValues: ParsableCommand {
     /// Bytes that were stored or read.
     var moved: Int { lock.withLock { bytes } }
 
-    init(port: Int, number: Int, length: Int) throws {
+    init(port: Int, number: Int, length: Int, rate: Int) throws {
       let client = try Client(port: port)
       let first = UInt64(number + 1) << 44 + UInt64(length) << 10
       let thread = Thread { [self] in
@@ -112,16 +119,17 @@ struct LargeValues: ParsableCommand {
         }
         do {
           var item = first
+          let pace = rate > 0 ? Pace(bytesPerSecond: rate * 1_000_000).wait : nil
           while !lock.withLock({ stopping }) {
-            let stored = try client.set(item, valueLength: length)
-            let read = try client.get(item) ?? 0
+            let stored = try client.set(item, valueLength: length, pace: pace)
+            let read = try client.get(item, pace: pace) ?? 0
             lock.withLock {
               bytes += (stored ? length : 0) + read
               if !stored { refused += 1 }
             }
             item += 1
             // Half of the time, since the servers share the processor with their clients.
-            usleep(UInt32(length / 1000))
+            if pace == nil { usleep(UInt32(length / 1000)) }
           }
         } catch { lock.withLock { failure = error } }
       }
@@ -135,5 +143,20 @@ struct LargeValues: ParsableCommand {
       if let failure { throw failure }
       return refused
     }
+  }
+}
+
+/// Waits after each piece, so that no more than so many bytes a second go through.
+private final class Pace {
+  private let nanosecondsPerByte: Double
+  private var due = Double(monotonicNanoseconds())
+
+  init(bytesPerSecond: Int) { nanosecondsPerByte = 1e9 / Double(bytesPerSecond) }
+
+  /// After a piece of `bytes`. Time that was lost is not made up for.
+  func wait(_ bytes: Int) {
+    let now = Double(monotonicNanoseconds())
+    due = max(due, now) + Double(bytes) * nanosecondsPerByte
+    if due - now > 50_000 { usleep(UInt32((due - now) / 1000)) }
   }
 }

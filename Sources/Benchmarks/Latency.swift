@@ -1,3 +1,4 @@
+import CSystem
 import Foundation
 import Glibc
 import LoadGenerator
@@ -99,6 +100,12 @@ final class Probe: @unchecked Sendable {
 /// How much of the processor the calling thread gets, beside others, and what it starts from then on: -20 (most) to 19.
 /// Less than 0, the usual, is only given to root; without it what else runs on the machine is measured as well.
 func setNiceness(_ niceness: Int32) { setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, niceness) }
+
+/// The calling thread, and what it starts from then on, runs on this core alone.
+func useCore(_ number: Int) {
+  var mask = UInt64(1) << UInt64(number)
+  precondition(sched_setaffinity(0, MemoryLayout<UInt64>.size, &mask) == 0, "there is no core \(number)")
+}
 
 enum Niceness {
   /// Of servers, and of clients that measure them.

@@ -17,6 +17,7 @@ static inline __attribute__((always_inline)) void cache_prefetch(const void *add
 // Declared by glibc only under _GNU_SOURCE, which Swift's importer does not define.
 extern int pthread_setname_np(unsigned long thread, const char *name);
 extern int pthread_clockjoin_np(unsigned long thread, void **result, int clock, const struct timespec *deadline);
+extern int sched_setaffinity(int process, size_t size, const void *cores);
 extern int accept4(int socket, struct sockaddr *address, socklen_t *length, int flags);
 extern ssize_t preadv2(int file, const struct iovec *parts, int count, off_t offset, int flags);
 
@@ -32,3 +33,7 @@ static inline int open_to_read(const char *path) {
   int file = open(path, O_RDONLY | O_CLOEXEC | 01000000);
   return file >= 0 ? file : open(path, O_RDONLY | O_CLOEXEC);
 }
+
+// Where the program's data begin. The linker puts constants before them, which nobody writes to.
+extern char __data_start[];
+static inline const void *program_data_start(void) { return __data_start; }

@@ -50,6 +50,9 @@ public struct HotShard: ~Copyable {
   /// Victims in a row whose survivors ate what was won.
   var fruitlessVictims = 0
   var movedSinceVictim = 0
+  /// Whether the item that was to be spared was in the victim, and whether another went.
+  var sparedSinceVictim = false
+  var wentSinceVictim = false
   package internal(set) var largeBytes = 0
   /// The flush epoch's low six bits: items of another epoch are dead.
   public var epoch: UInt16 = 0

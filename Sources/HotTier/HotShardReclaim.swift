@@ -80,6 +80,8 @@ extension HotShard {
     if victim == openProtected { openProtected = -1 }
     victimCursor = SegmentHead.bytes
     movedSinceVictim = 0
+    sparedSinceVictim = false
+    wentSinceVictim = false
     if !isCompacting { hasEvicted = true }
   }
 
@@ -88,8 +90,10 @@ extension HotShard {
   /// `unsavedMayGo` is asked for each unsaved item whether it may be lost (it is moved if not, and goes
   /// for certain if so);
   /// `evicted` is told about each live item that goes (for what it wants to note; it must not change the shard).
+  /// `sparing`: the hash of a key whose item does not go, since room is made for what becomes of it. Where nothing else
+  /// is there to go, the shard is stuck.
   package mutating func reclaim(
-    _ count: Int, now: UnixSeconds, hasher: KeyHasher, evicts: Bool = true,
+    _ count: Int, now: UnixSeconds, hasher: KeyHasher, evicts: Bool = true, sparing: UInt64? = nil,
     unsavedMayGo: (_ item: Item, _ hash: UInt64) -> Bool,
     evicted: (_ item: Item, _ hash: UInt64) -> Void
   ) -> ReclaimStep {
@@ -113,7 +117,7 @@ extension HotShard {
       let bytes = item.recordBytes
       left -= 1
       if item.state.contains(.linked) {
-        guard judge(item, bytes, now: now, hasher: hasher, unsavedMayGo, evicted) else { return .stuck }
+        guard judge(item, bytes, now: now, hasher: hasher, sparing, unsavedMayGo, evicted) else { return .stuck }
         if item.isLarge { left = 0 }
       }
       victimCursor += bytes
@@ -124,7 +128,7 @@ extension HotShard {
     counters.segmentsReclaimed += 1
     fruitlessVictims = evicts && movedSinceVictim * 4 > pool.segmentBytes * 3 ? fruitlessVictims + 1 : 0
     release(done)
-    return .freedSegment
+    return sparedSinceVictim && !wentSinceVictim ? .stuck : .freedSegment
   }
 
   /// Records by which the index is asked ahead: its lines are anywhere in memory, and waited for one by one they would be
@@ -140,7 +144,7 @@ extension HotShard {
 
   /// False if the item has to move and there is no room to move it to.
   private mutating func judge(
-    _ item: Item, _ bytes: Int, now: UnixSeconds, hasher: KeyHasher,
+    _ item: Item, _ bytes: Int, now: UnixSeconds, hasher: KeyHasher, _ sparing: UInt64?,
     _ unsavedMayGo: (Item, UInt64) -> Bool, _ evicted: (Item, UInt64) -> Void
   ) -> Bool {
     let state = item.state
@@ -149,6 +153,10 @@ extension HotShard {
     let unsaved = state.contains(.unsaved)
     let queue = head(victim).pointee.queue
     if isCompacting && !dead { return move(item, bytes, hash, state, to: queue, now: now) }
+    if hash == sparing && !dead {
+      sparedSinceVictim = true
+      return move(item, bytes, hash, state, to: .protected, now: now)
+    }
     if unsaved && !unsavedMayGo(item, hash) {
       // Its state as it is now: the answer may have changed it.
       return move(item, bytes, hash, item.state, to: isCompacting ? queue : .protected, now: now)
@@ -158,6 +166,7 @@ extension HotShard {
         return move(item, bytes, hash, state.with(frequency: kept), to: .protected, now: now)
       }
     }
+    wentSinceVictim = true
     let sizeClass = pool.classes.number(item.nominalBytes)
     if dead {
       counters.expired += 1

@@ -1,4 +1,5 @@
 import CSystem
+import CacheCore
 import Glibc
 import Settings
 
@@ -35,14 +36,13 @@ func openAdmin(_ settings: AdminSettings) throws(ListenError) -> AdminAccess {
 
 /// The first line of a file.
 private func readToken(_ path: String) throws(ListenError) -> String {
-  guard let file = fopen(path, "r") else {
-    throw ListenError(
-      description: "admin.token-file: can't read \(path): \(String(cString: strerror(errno)))", isConfiguration: true)
+  let bytes: [UInt8]
+  do throws(UnreadableFile) {
+    bytes = try NamedFile.bytes(at: path, atMost: 4096)
+  } catch {
+    throw ListenError(description: "admin.token-file: can't read \(path): \(error)", isConfiguration: true)
   }
-  defer { fclose(file) }
-  var line = [CChar](repeating: 0, count: 4096)
-  let read = fgets(&line, Int32(line.count), file)
-  let token = read == nil ? [] : line.prefix { $0 != 0 && $0 != 10 && $0 != 13 }.map { UInt8(bitPattern: $0) }
+  let token = bytes.prefix { $0 != 0 && $0 != 10 && $0 != 13 }
   guard token.count >= AdminSettings.shortestToken, token.allSatisfy({ (33...126).contains($0) }) else {
     throw ListenError(
       description: "admin.token-file: the first line of \(path) is not allowed: at least "

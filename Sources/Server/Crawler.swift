@@ -10,42 +10,39 @@ final class Crawler: Sendable {
   private struct State {
     var isRunning = false
     var isStopping = false
-    var thread: WorkerThread? = nil
+    /// The thread that walks, and those before it: their walks are over, but a client may still have to take the end of
+    /// a reply.
+    var threads: [WorkerThread] = []
     var starts: UInt64 = 0
   }
   private let state = Lock(State())
+
+  /// Threads that may be left so; beyond, the crawler is busy.
+  static let mostEnding = 4
 
   var isRunning: Bool { state.withLock { $0.isRunning } }
   var starts: UInt64 { state.withLock { $0.starts } }
   var isStopping: Bool { state.withLock { $0.isStopping } }
 
   /// Runs `body` on a thread of its own; false if another walk is under way. `finally`: what is done when another
-  /// may begin, with what `body` returned.
+  /// may begin, with what `body` returned. Who asks waits for no thread: it may be the worker whose client an earlier one
+  /// waits for.
   func start<Result>(
     _ body: @escaping @Sendable () -> Result, finally: @escaping @Sendable (Result) -> Void = { (_: Result) in }
   ) -> Bool {
-    let before: WorkerThread?? = state.withLock { state in
-      if state.isRunning || state.isStopping { return nil }
+    state.withLock { state in
+      if state.isRunning || state.isStopping { return false }
+      state.threads.removeAll { $0.join(until: 0) }
+      if state.threads.count >= Self.mostEnding { return false }
       state.isRunning = true
       state.starts += 1
-      // Nobody else may join it.
-      defer { state.thread = nil }
-      return .some(state.thread)
-    }
-    guard let before else { return false }
-    // It has ended, or is about to.
-    before?.join()
-    return state.withLock { state in
-      if state.isStopping {
-        state.isRunning = false
-        return false
-      }
       // Under the lock, so that it is known before it can end and another can begin.
-      state.thread = WorkerThread("crawler") { [self] in
-        let result = body()
-        self.state.withLock { $0.isRunning = false }
-        finally(result)
-      }
+      state.threads.append(
+        WorkerThread("crawler") { [self] in
+          let result = body()
+          self.state.withLock { $0.isRunning = false }
+          finally(result)
+        })
       return true
     }
   }
@@ -54,11 +51,12 @@ final class Crawler: Sendable {
   /// does not answer. No other begins.
   @discardableResult
   func stop(until deadline: UInt64 = .max) -> Bool {
-    let thread = state.withLock { state in
+    let threads = state.withLock { state in
       state.isStopping = true
-      return state.thread
+      return state.threads
     }
-    return thread?.join(until: deadline) ?? true
+    // Nobody else joins them: no other walk begins.
+    return threads.allSatisfy { $0.join(until: deadline) }
   }
 }
 

@@ -5,7 +5,10 @@ import TieredCache
 extension ServerShared {
   /// Every group of settings that a reload applies.
   var liveSettings: [LiveSetting] {
-    [liveLog, liveLimits, liveMemory, liveFile, liveTiers, livePolicies, liveAuthentication, liveCertificates]
+    [
+      liveLog, liveLimits, liveMemory, liveFile, liveTiers, livePolicies, liveAuthentication, liveCertificates,
+      secretsToWarnOf,
+    ]
   }
 
   private var liveLog: LiveSetting {
@@ -94,6 +97,13 @@ extension ServerShared {
         passwords.replace(by: fresh)
         self.cache.logger.notice("the password file was read again", metadata: ["users": "\(fresh.count)"])
       }
+    }
+  }
+
+  /// No setting of its own, but the files of several.
+  private var secretsToWarnOf: LiveSetting {
+    LiveSetting(keys: [], readsFiles: true) { [self] _, next in
+      .ready { for warning in next.warningsOfOpenSecrets { self.cache.logger.warning("\(warning)") } }
     }
   }
 

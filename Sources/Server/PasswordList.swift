@@ -19,6 +19,8 @@ final class PasswordList: Sendable {
   static let maximumLine = 255
   /// Users, so that a wrong file does not become a list.
   static let maximumEntries = 10_000
+  /// Bytes of a file: as many lines, and their ends, and some that are empty.
+  private static let maximumFile = 4 << 20
 
   init(path: String) throws(PasswordFileError) {
     entries = Lock(try Self.read(path))
@@ -45,33 +47,27 @@ final class PasswordList: Sendable {
   }
 
   static func read(_ path: String) throws(PasswordFileError) -> [Entry] {
-    guard let file = fopen(path, "r") else {
-      throw PasswordFileError(description: "can't read the password file \(path): \(String(cString: strerror(errno)))")
+    let bytes: [UInt8]
+    do throws(UnreadableFile) {
+      bytes = try NamedFile.bytes(at: path, atMost: maximumFile)
+    } catch {
+      throw PasswordFileError(description: "can't read the password file \(path): \(error)")
     }
-    defer { fclose(file) }
     var entries: [Entry] = []
-    var buffer = [CChar](repeating: 0, count: maximumLine + 3)
-    var number = 0
-    while fgets(&buffer, Int32(buffer.count), file) != nil {
-      number += 1
-      var line = buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
-      if line.last == 10 { line.removeLast() }
+    for (i, text) in bytes.split(separator: 10, omittingEmptySubsequences: false).enumerated() {
+      var line = text.prefix { $0 != 0 }
       if line.last == 13 { line.removeLast() }
       if line.isEmpty { continue }
       guard line.count <= maximumLine else {
-        throw PasswordFileError(
-          description: "\(path), line \(number): longer than \(maximumLine) bytes")
+        throw PasswordFileError(description: "\(path), line \(i + 1): longer than \(maximumLine) bytes")
       }
       guard let colon = line.firstIndex(of: UInt8(ascii: ":")) else {
-        throw PasswordFileError(description: "\(path), line \(number): should be 'user:password'")
+        throw PasswordFileError(description: "\(path), line \(i + 1): should be 'user:password'")
       }
       guard entries.count < maximumEntries else {
         throw PasswordFileError(description: "\(path): more than \(maximumEntries) users")
       }
       entries.append(Entry(user: Array(line[..<colon]), password: Array(line[(colon + 1)...])))
-    }
-    if ferror(file) != 0 {
-      throw PasswordFileError(description: "can't read the password file \(path): \(String(cString: strerror(errno)))")
     }
     return entries
   }

@@ -40,6 +40,7 @@ package func serve(
   let listeners = try openListeners(settings, tls, logger)
   defer { for listener in listeners where listener.unixPath != nil { unlink(listener.unixPath!) } }
   let admin = try settings.admin.map(openAdmin)
+  let openSecrets = settings.warningsOfOpenSecrets
   // With the sockets bound, privileges may go: the file belongs to the user who serves.
   try onListening()
   let cache = try TieredCache(tierOptions(settings), logger: logger)
@@ -51,6 +52,7 @@ package func serve(
   for i in 0..<settings.threads { shared.workers.append(Worker(number: i, shared: shared)) }
   try writePortFile(listeners)
   announce(settings, listeners, logger)
+  for warning in openSecrets { logger.warning("\(warning)") }
 
   for listener in listeners where listener.transport == .udp {
     for worker in shared.workers { worker.mailbox.post(.accepted(listener.accepted(listener.socket))) }

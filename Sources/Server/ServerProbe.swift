@@ -41,10 +41,11 @@ package struct ServerProbe: Sendable {
     return checks
   }
 
-  /// Whether each worker still goes round its loop. Takes up to a second if one does not.
+  /// Whether each worker and the sweeper still go round. Takes up to a second if a worker does not.
   package func health() -> [Check] {
     let silent = shared.silentWorkers()
     return shared.workers.indices.map { Check(name: "worker \($0) answers", isPassed: !silent.contains($0)) }
+      + [Check(name: "items are swept", isPassed: shared.cache.sweepsInTime())]
   }
 
   /// Names and values of `stats settings`.

@@ -1,13 +1,19 @@
-import Glibc
+import CacheCore
 import Yams
 
 extension Draft {
+  /// Bytes of a config file.
+  private static let longestFile = 1 << 20
+
   /// Takes in the YAML file at a path.
   package mutating func read(fileAt path: String) throws(SettingsError) {
-    guard let text = readFile(path) else {
-      throw SettingsError("can't read \(path): \(String(cString: strerror(errno)))")
+    let bytes: [UInt8]
+    do throws(UnreadableFile) {
+      bytes = try NamedFile.bytes(at: path, atMost: Self.longestFile)
+    } catch {
+      throw SettingsError("can't read \(path): \(error)")
     }
-    try read(yaml: text, name: path)
+    try read(yaml: String(decoding: bytes, as: UTF8.self), name: path)
   }
 
   /// Takes in a YAML file. `name`: for messages. Nested keys are joined with dots.
@@ -82,19 +88,4 @@ extension Draft {
       try set(entry.key, value, origin: "the environment variable \(name)")
     }
   }
-}
-
-/// A whole text file; nil with errno if it can't be read.
-private func readFile(_ path: String) -> String? {
-  guard let file = fopen(path, "r") else { return nil }
-  defer { fclose(file) }
-  var bytes: [UInt8] = []
-  var buffer = [UInt8](repeating: 0, count: 65536)
-  while true {
-    let count = fread(&buffer, 1, buffer.count, file)
-    if count == 0 { break }
-    bytes += buffer[..<count]
-  }
-  if ferror(file) != 0 { return nil }
-  return String(decoding: bytes, as: UTF8.self)
 }

@@ -34,6 +34,7 @@ public final class TLSClient: @unchecked Sendable {
   private static func set(_ options: Options, _ context: OpaquePointer) throws(TLSError) {
     _ = cache_ssl_ctx_set_min_version(context, TLS1_2_VERSION)
     if let roots = options.rootsFile {
+      try TLSContext.checkFile(roots, "the roots can't be read")
       guard SSL_CTX_load_verify_locations(context, roots, nil) == 1 else {
         throw TLSContext.failure("the roots can't be read from \(roots)")
       }
@@ -41,10 +42,12 @@ public final class TLSClient: @unchecked Sendable {
       throw TLSContext.failure("the system's roots can't be read")
     }
     if let certificate = options.certificateFile {
+      try TLSContext.checkFile(certificate, "the certificate can't be read")
       guard SSL_CTX_use_certificate_chain_file(context, certificate) == 1 else {
         throw TLSContext.failure("the certificate can't be read from \(certificate)")
       }
       let key = options.keyFile ?? certificate
+      try TLSContext.checkFile(key, "the key can't be read")
       guard SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) == 1 else {
         throw TLSContext.failure("the key can't be read from \(key)")
       }

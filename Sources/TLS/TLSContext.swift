@@ -107,10 +107,12 @@ public final class TLSContext: Sendable {
       case .tls13: TLS1_3_VERSION
       }
     guard cache_ssl_ctx_set_min_version(context, oldest) == 1 else { throw failure("can't set the oldest version") }
+    try checkFile(options.certificateFile, "the certificates can't be read")
     guard SSL_CTX_use_certificate_chain_file(context, options.certificateFile) == 1 else {
       throw failure("the certificates can't be read from \(options.certificateFile)")
     }
     let keyFile = options.keyFile ?? options.certificateFile
+    try checkFile(keyFile, "the key can't be read")
     let format = options.keyFormat == .pem ? SSL_FILETYPE_PEM : SSL_FILETYPE_ASN1
     guard SSL_CTX_use_PrivateKey_file(context, keyFile, format) == 1 else {
       throw failure("the key can't be read from \(keyFile)")
@@ -119,6 +121,7 @@ public final class TLSContext: Sendable {
       throw failure("the key in \(keyFile) is not that of the certificate")
     }
     if let roots = options.clientRootsFile {
+      try checkFile(roots, "the roots of clients can't be read")
       guard SSL_CTX_load_verify_locations(context, roots, nil) == 1, let names = SSL_load_client_CA_file(roots) else {
         throw failure("the roots of clients can't be read from \(roots)")
       }
@@ -166,6 +169,15 @@ public final class TLSContext: Sendable {
     case .none: SSL_VERIFY_NONE
     case .request: SSL_VERIFY_PEER
     case .require: SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+    }
+  }
+
+  /// OpenSSL reads a file to its end, and a device may have none.
+  static func checkFile(_ path: String, _ what: String) throws(TLSError) {
+    do throws(UnreadableFile) {
+      try NamedFile.check(path, atMost: 16 << 20)
+    } catch {
+      throw TLSError(description: "\(what) from \(path): \(error)")
     }
   }
 

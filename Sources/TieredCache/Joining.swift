@@ -63,8 +63,8 @@ extension TieredCache {
       Self.nominalBytes(keyLength: key.count, flags: flags, valueLength: length)
       <= live.maximumItemBytes.load(ordering: .relaxed)
     var block: LargeBlock? = nil
-    if isAllowed {
-      switch allocateBlock(for: key, valueLength: length, now: now, claimed: &claimed) {
+    if isAllowed && fits(length, beside: source) {
+      switch allocateBlock(for: key, valueLength: length, now: now, claimed: &claimed, sparing: key.hash) {
       case .block(let made): block = made
       case .notYet:
         source?.release()
@@ -86,6 +86,11 @@ extension TieredCache {
     return .made(JoinedValue(source: source, presentLength: presentLength, block: block))
   }
 
+  /// Whether a large value can be had at all while the one that it is made of is there.
+  private func fits(_ length: Int, beside source: LargeBlock?) -> Bool {
+    LargeBlock.byteCount(valueLength: length) + (source?.byteCount ?? 0) <= pool.limitBytes
+  }
+
   func join(
     _ present: Item, _ added: UnsafeRawBufferPointer, _ inRAM: Item?, _ key: CacheKey,
     now: UnixSeconds, isPrepend: Bool, _ change: ChangeOptions, _ joined: inout JoinedValue?,
@@ -103,6 +108,11 @@ extension TieredCache {
     if isPrepared {
       block = joined!.block
     } else if needsBlock(keyLength: key.count, flags: flags, valueLength: length) {
+      // Nothing is evicted in vain.
+      if inRAM != nil, present.isLarge, !fits(length, beside: present.block) {
+        state.counters.outOfMemory += 1
+        return .finished(.outOfMemory)
+      }
       // Memory is asked for under the lock: the value was not so long, or another, a moment ago.
       block = LargeBlock.allocate(valueLength: length, from: pool)
       if block == nil { return .needsRoom(LargeBlock.byteCount(valueLength: length)) }

@@ -84,7 +84,7 @@ extension TieredCache {
       }
     }
     defer { joined?.release() }
-    let outcome = withRoom(key.hash, now: now) { state in
+    let outcome = withRoom(key.hash, now: now, spares: mode.needsPresent) { state in
       let sighting = self.sighting(key, now: now, answer: answer, &state)
       let step = self.storeLocked(
         mode, key, flags: flags, expiresAt: expiresAt, value, now: now, answer: answer, change, &joined, &state,
@@ -133,8 +133,9 @@ extension TieredCache {
   /// million small items.
   /// `claimed`: bytes that earlier turns have won, 0 at first. They are kept from others until the block is there or
   /// can't be had, or until they go to `giveUp`.
+  /// `sparing`: the hash of a key whose item does not go for that.
   package func allocateBlock(
-    for key: CacheKey, valueLength: Int, now: UnixSeconds, claimed: inout Int
+    for key: CacheKey, valueLength: Int, now: UnixSeconds, claimed: inout Int, sparing: UInt64? = nil
   ) -> BlockOutcome {
     let bytes = LargeBlock.byteCount(valueLength: valueLength)
     // One that can never fit evicts nothing.
@@ -145,7 +146,8 @@ extension TieredCache {
     if pool.hasExcess { pool.trim() }
     pool.claim(&claimed, upTo: bytes)
     if claimed < bytes {
-      let step = makeRoom(shard(key.hash), bytes: bytes - claimed, now: now, steps: Self.roomStepsInTurn)
+      let step = makeRoom(
+        shard(key.hash), bytes: bytes - claimed, now: now, steps: Self.roomStepsInTurn, sparing: sparing)
       if case .failed(let why) = step {
         if case .full = why { return .full }
         giveUp(&claimed)
@@ -172,8 +174,11 @@ extension TieredCache {
   }
 
   /// Carries out `attempt` under the shard's lock, and again whenever room has been made for what it wanted.
+  /// `spares`: what it wants depends on the item that is there, which must not go to make that room.
   @inline(__always)
-  func withRoom(_ hash: UInt64, now: UnixSeconds, _ attempt: (inout ShardState) -> Step) -> Outcome {
+  func withRoom(
+    _ hash: UInt64, now: UnixSeconds, spares: Bool = true, _ attempt: (inout ShardState) -> Step
+  ) -> Outcome {
     let shard = shard(hash)
     var attempts = 0
     while true {
@@ -190,7 +195,7 @@ extension TieredCache {
       case .needsRoom(let bytes):
         attempts += 1
         if attempts > 64 { return othersTookIt() }
-        if let failure = makeRoom(shard, bytes: bytes, now: now) { return failure }
+        if let failure = makeRoom(shard, bytes: bytes, now: now, sparing: spares ? hash : nil) { return failure }
       }
     }
   }
@@ -560,6 +565,14 @@ extension StoreMode {
     switch self {
     case .add, .replace: true
     case .set, .append, .prepend, .compareAndSwap: false
+    }
+  }
+
+  /// Whether what becomes of it depends on the item that is there.
+  var needsPresent: Bool {
+    switch self {
+    case .replace, .append, .prepend, .compareAndSwap: true
+    case .set, .add: false
     }
   }
 

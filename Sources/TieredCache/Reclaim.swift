@@ -18,12 +18,12 @@ extension TieredCache {
   }
 
   /// Frees memory until the shard can be given `bytes`, however long that takes. nil: there may be room now, try again;
-  /// else why there is none.
+  /// else why there is none. `sparing`: the hash of a key whose item does not go for that.
   func makeRoom(
-    _ wanting: UnsafeMutablePointer<Shard>, bytes: Int, now: UnixSeconds
+    _ wanting: UnsafeMutablePointer<Shard>, bytes: Int, now: UnixSeconds, sparing: UInt64? = nil
   ) -> Outcome? {
     // Each step looks at 64 records, of which those that are moved are looked at a few times.
-    switch makeRoom(wanting, bytes: bytes, now: now, steps: 100_000 + bytes / 1024) {
+    switch makeRoom(wanting, bytes: bytes, now: now, steps: 100_000 + bytes / 1024, sparing: sparing) {
     case .made: nil
     case .notYet: .outOfMemory
     case .failed(let why): why
@@ -32,7 +32,8 @@ extension TieredCache {
 
   /// The same in at most so many steps, each a short hold of a lock. `limit`: of the pool, if not its own.
   func makeRoom(
-    _ wanting: UnsafeMutablePointer<Shard>, bytes: Int, now: UnixSeconds, steps: Int, within limit: Int? = nil
+    _ wanting: UnsafeMutablePointer<Shard>, bytes: Int, now: UnixSeconds, steps: Int, within limit: Int? = nil,
+    sparing: UInt64? = nil
   ) -> RoomStep {
     let target = max(bytes, pool.segmentBytes)
     var left = steps
@@ -64,7 +65,7 @@ extension TieredCache {
       var frees = DeferredFrees()
       let step = (shards + number).withLock { state in
         defer { swap(&frees, &state.hot.frees) }
-        return self.reclaimOnce(&state, items: Self.reclaimStep, now: now)
+        return self.reclaimOnce(&state, items: Self.reclaimStep, now: now, sparing: sparing)
       }
       frees.release()
       // A turn must find out that no shard has anything, so that this costs no step.
@@ -99,7 +100,9 @@ extension TieredCache {
   }
 
   /// One bounded step in a shard whose lock is held.
-  func reclaimOnce(_ state: inout ShardState, items: Int, now: UnixSeconds) -> ReclaimStep {
+  func reclaimOnce(
+    _ state: inout ShardState, items: Int, now: UnixSeconds, sparing: UInt64? = nil
+  ) -> ReclaimStep {
     let hasCold = store != nil
     let mayDrop =
       hasCold
@@ -115,7 +118,7 @@ extension TieredCache {
     var demoted: UInt64 = 0
     var alone: UInt64 = 0
     let step = state.hot.reclaim(
-      items, now: now, hasher: hasher, evicts: !live.evictionsDisabled.load(ordering: .relaxed),
+      items, now: now, hasher: hasher, evicts: !live.evictionsDisabled.load(ordering: .relaxed), sparing: sparing,
       unsavedMayGo: { item, hash in
         if item.state.epoch != epoch {
           flushed += 1
@@ -183,6 +186,7 @@ extension TieredCache {
   /// One round of the sweeper; a test calls it with its own time.
   package func sweepOnce(now: UnixSeconds) {
     sweeps.add(1, ordering: .relaxed)
+    sweptAt.store(MonotonicTime.nanoseconds(), ordering: .relaxed)
     let due = flushes.withLock { $0.pendingAt != 0 && $0.pendingAt <= now }
     if due { flushAll(at: 0, now: now) }
     if policiesChanged.exchange(false, ordering: .acquiring) { settlePolicies(now: now) }

@@ -99,6 +99,16 @@ extension TieredCache {
     store == nil ? nil : (scanProgress.with { $0.done }, coldWritable.load(ordering: .relaxed))
   }
 
+  /// Four rounds a second are due; a machine that stands still for a while is no reason to give the server up.
+  private static let longestRound: UInt64 = 30_000_000_000
+
+  /// Whether the sweeper goes round: without it nothing expires unread, sinks, or is flushed when its time has come.
+  /// `now`: monotonic nanoseconds.
+  package func sweepsInTime(now: UInt64 = MonotonicTime.nanoseconds()) -> Bool {
+    let last = sweptAt.load(ordering: .relaxed)
+    return now < last || now - last < Self.longestRound
+  }
+
   /// Items in RAM by size, over all shards, and the ages of the queues.
   package func sizeClasses() -> (rows: [SizeClassRow], ages: QueueAges) {
     var rows = (1...SizeClasses.count).map { SizeClassRow(number: $0, chunkBytes: pool.classes.chunkBytes($0)) }

@@ -146,6 +146,8 @@ public final class TieredCache: Sendable {
   let scanProgress = Monitor(ScanProgress())
   /// Rounds of the sweeper.
   let sweeps = Atomic<UInt64>(0)
+  /// When the last one began, in monotonic nanoseconds.
+  let sweptAt = Atomic<UInt64>(MonotonicTime.nanoseconds())
   /// The shard with which the next one begins.
   let sweepStart = Atomic<Int>(0)
   /// Records that earlier rounds might have looked at and had no need to.

@@ -48,24 +48,24 @@ struct Export: ParsableCommand {
         throw ToolError.failed("the output would go to the terminal: give -o FILE, or a pipe")
       }
       if let source {
-        try takeOver(from: try ServerSource(source, access.ending), to: target, access, progress)
+        try writeItems(of: try ServerSource(source, access.ending), to: target, access, progress)
       } else if let file {
         try write(try ColdFile(reading: file, salvaging: salvage), to: target, access, progress)
       }
     }
   }
 
-  private func takeOver(
-    from source: ServerSource, to target: ServerAddress?, _ access: ServerAccess, _ progress: Progress
+  private func writeItems(
+    of source: ServerSource, to target: ServerAddress?, _ access: ServerAccess, _ progress: Progress
   ) throws {
     if let target {
       let target = try ServerTarget(target, access.ending, replaces: replaces, now: unixSeconds)
-      try thermocline.takeOver(from: source, into: target, progress: progress) { told($0) + target.told }
+      try takeOver(from: source, into: target, progress: progress) { told($0) + target.told }
       try target.checkRefusals()
     } else {
       try writing {
-        try thermocline.takeOver(
-          from: source, into: StreamTarget(ByteSink($0)), progress: progress, told: thermocline.told)
+        try takeOver(
+          from: source, into: StreamTarget(ByteSink($0)), progress: progress, told: told)
       }
     }
   }
@@ -109,13 +109,13 @@ struct Export: ParsableCommand {
 
   /// Has `body` write where the output shall go.
   private func writing<R>(_ body: (Int32) throws -> R) throws -> R {
-    try output.map { try thermocline.writing(to: $0, body) } ?? body(STDOUT_FILENO)
+    try output.map { try writeFile(at: $0, body) } ?? body(STDOUT_FILENO)
   }
 }
 
 /// Has `body` write a file that gets its name when it is whole; what is no regular file (a pipe, a device) is written as
 /// it is.
-private func writing<R>(to path: String, _ body: (Int32) throws -> R) throws -> R {
+private func writeFile<R>(at path: String, _ body: (Int32) throws -> R) throws -> R {
   func failure() -> ToolError { .failed("can't write \(path): \(String(cString: strerror(errno)))") }
   var status = stat()
   let isSpecial = stat(path, &status) == 0 && status.st_mode & S_IFMT != S_IFREG

@@ -48,15 +48,15 @@ struct Import: ParsableCommand {
 
   func run() throws {
     if let from {
-      try takeOver(from)
+      try readItems(of: from)
     } else if let file {
       try readStream(into: file)
     }
   }
 
-  private func takeOver(_ from: String) throws {
+  private func readItems(of server: String) throws {
     let (source, target) = try refusing {
-      (try serverAddress(from, "--from"), try to.map { try serverAddress($0, "--to") })
+      (try serverAddress(server, "--from"), try to.map { try serverAddress($0, "--to") })
     }
     let access = try refusing { try self.access.access(for: [source] + (target.map { [$0] } ?? [])) }
     let limit = try refusing { try self.limit.map(coldLimit) }
@@ -65,12 +65,12 @@ struct Import: ParsableCommand {
       let source = try ServerSource(source, access.ending)
       if let target {
         let target = try ServerTarget(target, access.ending, replaces: replaces, now: unixSeconds)
-        try thermocline.takeOver(from: source, into: target, progress: progress) { told($0) + target.told }
+        try takeOver(from: source, into: target, progress: progress) { told($0) + target.told }
         try target.checkRefusals()
       } else if let file {
         let target = try FileTarget(
           file, limit: limit, keepingExisting: keepExisting, progress: progress, now: unixSeconds())
-        try thermocline.takeOver(from: source, into: target, progress: progress) {
+        try takeOver(from: source, into: target, progress: progress) {
           told($0) + target.told
         }
       }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CacheCore
 import ColdTools
 import Console
 import Glibc
@@ -40,15 +41,15 @@ struct AccessOptions: ParsableArguments {
   }
 
   private static func passwords(in path: String) throws(SettingsError) -> [String: String] {
-    guard let file = fopen(path, "re") else {
-      throw SettingsError("--auth-file: can't read \(path): \(String(cString: strerror(errno)))")
+    let bytes: [UInt8]
+    do throws(UnreadableFile) {
+      bytes = try NamedFile.bytes(at: path, atMost: 4 << 20)
+    } catch {
+      throw SettingsError("--auth-file: can't read \(path): \(error)")
     }
-    defer { fclose(file) }
     var passwords: [String: String] = [:]
-    var line = [CChar](repeating: 0, count: 1024)
-    while fgets(&line, Int32(line.count), file) != nil {
-      let text = String(
-        decoding: line.prefix { $0 != 0 && $0 != 10 && $0 != 13 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    for line in bytes.split(separator: 10) {
+      let text = String(decoding: line.prefix { $0 != 0 && $0 != 13 }, as: UTF8.self)
       let parts = text.split(separator: ":", maxSplits: 1)
       if parts.count == 2 { passwords[String(parts[0])] = String(parts[1]) }
     }

@@ -203,7 +203,7 @@ def test_the_exposition_passes_promtool(served):
 @pytest.mark.cold_tier
 def test_it_is_healthy_and_ready(served):
     status, _, body = ask(served, "/healthz")
-    assert status == 200 and body == b"yes: worker 0 answers\nyes: worker 1 answers\n"
+    assert status == 200 and body == b"yes: worker 0 answers\nyes: worker 1 answers\nyes: items are swept\n"
     wait_for(lambda: ask(served, "/readyz")[0] == 200)
     assert ask(served, "/readyz")[2] == b"yes: accepts connections\nyes: start scan is over\nyes: file takes writes\n"
 

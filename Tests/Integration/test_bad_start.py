@@ -6,11 +6,13 @@ import hashlib
 import os
 import socket
 import sqlite3
+import subprocess
 import time
 
 import pytest
 
 import server as harness
+from authority import Authority
 from server import Server
 
 pytestmark = pytest.mark.cold_tier
@@ -62,6 +64,35 @@ def test_a_bad_setting_is_named_before_anything_is_opened(make_server, words, na
     assert status == BAD_CONFIGURATION
     assert named in said
     assert not server.cold_path.exists()
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/urandom"])
+@pytest.mark.parametrize("option", ["--config", "-Y", "--admin-token-file", "ssl_chain_cert", "ssl_key", "ssl_ca_cert"])
+def test_a_file_that_never_ends_is_refused(make_server, tmp_path, option, device):
+    certificate, key = Authority(tmp_path, "authority").sign("server")
+    files = {"ssl_chain_cert": certificate, "ssl_key": key, option: device}
+    words = {"--config": ["--config", device], "-Y": ["-Y", device],
+             "--admin-token-file": ["--admin-listen", "127.0.0.1:0", "--admin-token-file", device]}
+    server = make_server(*words.get(option, ["-Z", "-o", ",".join(f"{name}={path}" for name, path in files.items())]))
+    status, said = refusal(server)
+    assert status == BAD_CONFIGURATION
+    assert device in said and "neither a regular file nor a pipe" in said
+    assert not server.cold_path.exists()
+
+
+def test_a_config_of_more_than_a_mebibyte_is_refused(make_server, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("#" * (1 << 20) + "\n")
+    status, said = refusal(make_server("--config", str(config)))
+    assert status == BAD_CONFIGURATION
+    assert str(config) in said and "longer than 1 MiB" in said
+
+
+def test_a_config_may_come_through_a_pipe():
+    done = subprocess.run([harness.BINARY, "print-config", "--config", "/dev/stdin"], input="hot: {memory: 17m}\n",
+                          capture_output=True, text=True, env=harness.ENVIRONMENT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "17" in done.stdout
 
 
 def test_a_cold_path_below_a_file_is_refused(make_server):

@@ -214,6 +214,53 @@ def test_an_address_that_others_reach_and_anybody_may_use_is_warned_of(tmp_path,
     assert (WARNING in said) == warned, said
 
 
+def test_secrets_that_every_user_may_read_are_warned_of(make_server, tmp_path):
+    """At the start and at each reload, as long as it is so."""
+    certificate, key = Authority(tmp_path, "authority").sign("server")
+    passwords, token = tmp_path / "passwords", tmp_path / "token"
+    passwords.write_text(f"ann:{PASSWORD}\n")
+    token.write_text(f"{TOKEN}\n")
+    files = {"auth-file": str(passwords), "tls.key": str(key), "admin.token-file": str(token)}
+    server = make_server("-Y", str(passwords), "-Z", "-o", f"ssl_chain_cert={certificate},ssl_key={key}",
+                         "--admin-listen", "127.0.0.1:0", "--admin-token-file", str(token))
+
+    def warned() -> list[str]:
+        lines = [line for line in server.log.splitlines() if "any user of this machine may read or change" in line]
+        found = [setting for setting, path in files.items() for line in lines if f"{setting}: " in line and path in line]
+        assert len(found) == len(lines), lines
+        return found
+
+    def start(number: int) -> None:
+        server.port = harness.free_port()
+        server.spawn()
+        until("metrics and dashboard on", number)
+
+    def until(words: str, count: int) -> None:
+        deadline = time.monotonic() + 20
+        while server.log.count(words) < count:
+            assert time.monotonic() < deadline and not server.has_crashed(), server.log
+            time.sleep(0.005)
+
+    for path in files.values():
+        os.chmod(path, 0o640)
+    start(1)
+    assert warned() == []
+    for path, mode in zip(files.values(), (0o644, 0o604, 0o646)):
+        os.chmod(path, mode)
+    server.process.send_signal(signal.SIGHUP)
+    until("settings were read again", 1)
+    assert warned() == list(files)
+    for path in files.values():
+        os.chmod(path, 0o600)
+    server.process.send_signal(signal.SIGHUP)
+    until("settings were read again", 2)
+    assert warned() == list(files)
+    server.terminate()
+    os.chmod(passwords, 0o644)
+    start(2)
+    assert sorted(warned()) == sorted([*files, "auth-file"])
+
+
 # What is told to nobody
 
 

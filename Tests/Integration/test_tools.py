@@ -81,6 +81,8 @@ def fill(server: Server) -> None:
         connection.set("stale", b"x")
         connection.set("won", b"x")
         assert connection.get("read") == b"x"
+        # Its row may have been written before it was read; this writes another.
+        assert connection.call(b"touch read 0\r\n") == b"TOUCHED"
         assert connection.call("ms cäs 1 E123456789123\r\nx\r\n".encode()) == b"HD"
         key = KEYS["binary"][1]
         assert connection.call(b"ms " + key.split()[0] + b" 6 b F5\r\nbinary\r\n") == b"HD"

@@ -4,7 +4,7 @@ import SQLite
 /// Damage of a small file, read from any bytes: what the file's fuzz target tries.
 ///
 /// The first byte says which file it is: of a clean stop, with the newest rows in its WAL, or of a clean stop after a
-/// flush. Then follow changes, each a
+/// flush; and whether rows are looked for in its pages first. Then follow changes, each a
 /// byte that says of which kind, and what that kind needs. They are those of a disk: wrong bits, pages in the place
 /// of others, ends that are missing; and at most one of a row or a mark by SQL, which finds its way more directly. Two of
 /// those would be a forgery: an older row in the place of a newer one is no damage that anything could notice.
@@ -27,7 +27,8 @@ struct FileDamage {
   /// What a server does wrong that starts on a file with this damage.
   func check(_ bytes: [UInt8]) throws -> [String] {
     var input = Input(bytes: bytes[...])
-    let original = originals[Int(input.byte()) % originals.count]
+    let first = Int(input.byte())
+    let original = originals[first % originals.count]
     var file = original.file
     var wal = original.wal
     var mayBeOlder = false
@@ -46,7 +47,9 @@ struct FileDamage {
         Self.change(kind, Self.pageSize, &file, &input)
       }
     }
-    return original.opened(file, wal, mayBeOlder: mayBeOlder, goesOn: true) {
+    return original.opened(
+      file, wal, mayBeOlder: mayBeOlder, goesOn: true, readsDirectly: first / originals.count % 2 == 1
+    ) {
       guard let sql else { return }
       do throws(SQLiteError) {
         try Connection(path: original.path, mode: .readWrite, vfs: original.vfs).execute(sql)

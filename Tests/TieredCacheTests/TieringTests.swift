@@ -302,4 +302,16 @@ import Testing
       bench.stop()
     }
   }
+
+  @Test func aSweeperThatBeginsNoRoundIsNoticed() throws {
+    let bench = try Bench(path: nil)
+    let began = MonotonicTime.nanoseconds()
+    bench.cache.sweepOnce(now: bench.now)
+    let ended = MonotonicTime.nanoseconds()
+    #expect(bench.cache.sweepsInTime(now: began + 29_000_000_000))
+    #expect(!bench.cache.sweepsInTime(now: ended + 30_000_000_000))
+    bench.cache.sweepOnce(now: bench.now)
+    #expect(bench.cache.sweepsInTime(now: ended))
+    bench.stop()
+  }
 }

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 
 KINDS = ("terminate", "kill", "full", "full and kill", "full and terminate", "reload", "reload and kill", "storm", "load",
          "flush", "pause")
+#: Those that end the server.
+RESTARTS = {"terminate", "kill", "full and kill", "full and terminate", "reload and kill"}
 
 
 @dataclass

@@ -9,6 +9,8 @@ from .figures import Figures, Lifetime
 
 #: What resident memory may grow in a process that has had time to fill up, beyond the noise of its samples.
 GROWTH = 6 << 20
+#: Seconds of a life that is long enough to be called flat or not by itself.
+LONG_LIFE = 120
 #: Beside the limit of RAM: a tenth of it and 16 MiB (docs/operations.md), 24 bytes for each item of the file, and what
 #: large values and the replies to hundreds of connections take while they are on their way.
 BESIDE = (16 << 20) + (24 << 20)
@@ -40,10 +42,15 @@ def report(figures: Figures, seed: int, seconds: float, rate: float, disk: str, 
     grown = [g for g in map(growth, lifetimes) if g]
     peak = max((lifetime.peak for lifetime in lifetimes), default=0)
     by_minute = []
+    resident: dict[int, list[int]] = {}
+    for life in lifetimes:
+        for at, size in life.resident:
+            resident.setdefault(int((life.began + at) / 60), []).append(size)
     for minute, values in sorted(figures.latencies.items()):
         values = sorted(values)
         by_minute.append({"minute": minute, "operations": len(values), "p50_us": round(percentile(values, 0.5) * 1e6),
-                          "p99_us": round(percentile(values, 0.99) * 1e6), "max_us": round(values[-1] * 1e6)})
+                          "p99_us": round(percentile(values, 0.99) * 1e6), "max_us": round(values[-1] * 1e6),
+                          "resident_mib": round(median(resident[minute]) / 2**20, 1) if minute in resident else None})
     problems = []
     if figures.wrong:
         problems.append("wrong values")
@@ -53,7 +60,9 @@ def report(figures: Figures, seed: int, seconds: float, rate: float, disk: str, 
         problems.append("errors that must not be")
     if figures.leaked:
         problems.append("connections left open")
-    if grown and median(by for by, _ in grown) > GROWTH:
+    longest = max(lifetimes, key=lambda life: life.resident[-1][0] if life.resident else 0, default=None)
+    long_life = growth(longest) if longest and longest.resident and longest.resident[-1][0] >= LONG_LIFE else None
+    if grown and median(by for by, _ in grown) > GROWTH or long_life and long_life[0] > GROWTH:
         problems.append("resident memory grows")
     if peak > memory * 1.1 + BESIDE:
         problems.append("more resident memory than stated")
@@ -77,6 +86,9 @@ def report(figures: Figures, seed: int, seconds: float, rate: float, disk: str, 
         "resident_growth_mib": spread(by / 2**20 for by, _ in grown),
         "resident_slope_kib_per_minute": spread(slope / 1024 for _, slope in grown),
         "lifetimes_measured": len(grown),
+        "longest_life": long_life and {
+            "seconds": round(longest.resident[-1][0]), "growth_mib": round(long_life[0] / 2**20, 2),
+            "slope_kib_per_minute": round(long_life[1] / 1024, 1)},
         "latency_by_minute": by_minute,
         "resident_by_lifetime": [
             {"began_s": round(life.began, 1), "after": life.after,
@@ -124,12 +136,16 @@ def text(result: dict) -> str:
         f"scan done, ms         {shown(result['scan_done_ms'])}",
         f"resident, MiB         peak {result['resident_peak_mib']}; growth in the later part of a process's life "
         f"{shown(result['resident_growth_mib'])}",
-        f"slope, KiB a minute   {shown(result['resident_slope_kib_per_minute'])}   ({result['lifetimes_measured']} of them)",
+        f"slope, KiB a minute   {shown(result['resident_slope_kib_per_minute'])}   ({result['lifetimes_measured']} lives)",
     ]
+    if (life := result["longest_life"]):
+        lines.append(f"the longest life      {life['seconds']} s: from its second third to its last {life['growth_mib']} MiB more, "
+                     f"slope {life['slope_kib_per_minute']} KiB a minute")
     minutes = result["latency_by_minute"]
     step = max(1, len(minutes) // 12)
-    lines += ["minute   operations   p50 us   p99 us      max us"]
-    lines += [f"{m['minute']:6} {m['operations']:12,} {m['p50_us']:8,} {m['p99_us']:8,} {m['max_us']:11,}" for m in minutes[::step]]
+    lines += ["minute   operations   p50 us   p99 us      max us   resident MiB"]
+    lines += [f"{m['minute']:6} {m['operations']:12,} {m['p50_us']:8,} {m['p99_us']:8,} {m['max_us']:11,} {m['resident_mib'] or '-':>14}"
+              for m in minutes[::step]]
     for what, examples in result["examples"].items():
         lines += [f"{what}: {example}" for example in examples]
     return "\n".join(lines)

@@ -17,9 +17,9 @@ from configured import LIVE, TOGETHER, ConfiguredServer
 from server import Connection
 
 from .checker import RULES, WINDOW, Checker, World
-from .disk import make_disk
+from .disk import Quota, make_disk
 from .figures import Figures, Lifetime
-from .plan import Event, plan
+from .plan import RESTARTS, Event, plan
 
 #: Of live settings those that would make commands of the checkers fail, as they are told to.
 LEFT_ALONE = {"disable-flush-all", "max-connections"}
@@ -34,6 +34,9 @@ RULES_OF_OTHERS = [
 GIVEN_UP = ("unsaved_dropped", "evicted_without_row", "cold_evictions", "cold_refused_over_budget",
             "cold_refused_too_large")
 MEMORY = 16 << 20
+#: Seconds from which on a run is a long one, and the share of it after which the server is not restarted any more.
+LONG = 300
+LAST_RESTART = 0.55
 
 
 class Soak:
@@ -46,6 +49,7 @@ class Soak:
         self.say = say
         self.figures = Figures()
         self.latest = time.monotonic() + longest
+        self.last_restart = seconds * LAST_RESTART if seconds >= LONG else float("inf")
         self.disk = make_disk(directory / "disk")
         settings = {key: values[0] for key, values in LIVE.items()}
         settings |= {"hot.memory": "16m", "cold.limit": "96m", "max-connections": "2000", "log.level": "notice",
@@ -74,6 +78,9 @@ class Soak:
             for event in plan(self.seed, self.gap):
                 if self.is_over(event.after) or self.gone():
                     break
+                # Of a long run the last part is one life, so that memory is looked at over minutes.
+                if event.kind in RESTARTS and self.clock() > self.last_restart:
+                    continue
                 time.sleep(event.after)
                 self.do(event)
             while not self.is_over() and not self.gone():
@@ -203,20 +210,31 @@ class Soak:
         self.restart("kill")
 
     def full(self, event: Event, rng: random.Random, end: str | None) -> None:
+        """Nobody gets more room. A file that has free pages and a log to begin anew may still write within its own; where
+        it may not (a limit on its length), it has to say so."""
         seconds = rng.uniform(0.3, 1) * min(self.gap, 10) + 0.5
-        event.details["full for"] = round(seconds, 1)
+        disk = self.disk if end or rng.random() < 0.5 else Quota(self.disk.directory)
+        event.details |= {"how": disk.name, "full for": round(seconds, 1)}
         self.world.full_since = time.monotonic()
-        self.disk.fill(self.server)
+        with self.server.connect(timeout=600) as connection:
+            before = connection.statistics("tiers")
+        disk.fill(self.server)
         try:
+            if isinstance(disk, Quota):
+                self.until_writable("0", 10, "the file says that it is written, and can't be")
             time.sleep(seconds)
             with self.server.connect(timeout=600) as connection:
-                event.details["writable"] = connection.statistics("tiers")["cold_writable"]
+                after = connection.statistics("tiers")
+            rows = sum(int(after[name]) - int(before[name]) for name in ("cold_rows_written", "cold_tombstones_written"))
+            event.details |= {"writable": after["cold_writable"], "rows written": rows}
+            if after["cold_writable"] == "1" and not rows and seconds > WINDOW and self.rate != 0:
+                self.figures.error("the file says that it is written, and nothing was", expected=False)
             if end:
                 # It starts on the full disk, and there is room later.
                 self.restart(end)
                 time.sleep(seconds / 2)
         finally:
-            self.disk.free(self.server)
+            disk.free(self.server)
         self.until_written()
 
     def event_full(self, event: Event, rng: random.Random) -> None:
@@ -230,13 +248,16 @@ class Soak:
 
     def until_written(self) -> None:
         """Until all is in the file that was written while it could not be."""
-        freed = self.clock()
-        with self.server.connect(timeout=600) as connection:
-            while connection.statistics("tiers")["cold_writable"] != "1":
-                assert self.clock() - freed < 30, "the file is not written again"
-                time.sleep(0.05)
+        self.until_writable("1", 30, "the file is not written again")
         time.sleep(WINDOW)
         self.world.full_since = None
+
+    def until_writable(self, wanted: str, seconds: float, otherwise: str) -> None:
+        began = self.clock()
+        with self.server.connect(timeout=600) as connection:
+            while connection.statistics("tiers")["cold_writable"] != wanted:
+                assert self.clock() - began < seconds, otherwise
+                time.sleep(0.05)
 
     def event_reload(self, event: Event, rng: random.Random) -> None:
         self.reload(event, rng, None)
