@@ -98,12 +98,12 @@ package final class ColdStore: Sendable {
       }
       do throws(ColdError) {
         do throws(ColdError) {
-          return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
+          return try opened(options, path, logger, lock)
         } catch .damaged(let error) {
           // Perhaps the disk could not read it (SQLite tells that and damage by one code) and now can.
           logger.warning(
             "the cold tier's file could not be read, it is tried again", metadata: ["cause": "\(error)"])
-          return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
+          return try opened(options, path, logger, lock)
         }
       } catch {
         guard settingDamagedAside, let (reason, suffix) = whySetAside(error, path, options) else { throw error }
@@ -122,6 +122,18 @@ package final class ColdStore: Sendable {
       }
     } catch {
       Glibc.close(lock)
+      throw error
+    }
+  }
+
+  /// Where a statement does not fit the file, its schema is not the one that was written.
+  private static func opened(
+    _ options: ColdOptions, _ path: String, _ logger: Logger, _ lock: Int32
+  ) throws(ColdError) -> ColdStore {
+    do throws(ColdError) {
+      return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
+    } catch {
+      if case .failed(let cause) = error, cause.isOfStatement { throw .damaged(cause) }
       throw error
     }
   }

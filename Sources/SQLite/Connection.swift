@@ -279,6 +279,9 @@ extension SQLiteError {
       || [IOError.read, IOError.shortRead, IOError.data, IOError.corruptFileSystem].contains(code)
   }
 
+  /// The statement does not fit the file: a table is missing, or the file's format is not known.
+  package var isOfStatement: Bool { primaryCode == SQLITE_ERROR }
+
   /// A read-only connection met what only one that writes can do, or the file may not be written.
   package var isReadOnly: Bool { primaryCode == SQLITE_READONLY }
 

@@ -56,6 +56,31 @@ import Testing
     }
   }
 
+  /// The fuzz target of the file found the format. SQLite has only its general error for that, and for a table that is
+  /// missing altogether.
+  @Test(arguments: ["format", "items", "meta"])
+  func aSchemaThatIsNotTheOneThatWasWrittenIsSetAside(what: String) throws {
+    try withFile { path in
+      try filled(path)
+      if what == "format" {
+        var bytes = try data(path)
+        bytes[47] = 0xff
+        try bytes.write(to: URL(fileURLWithPath: path))
+      } else {
+        try change(path) {
+          try $0.execute(
+            """
+            PRAGMA writable_schema = ON;
+            UPDATE sqlite_schema SET name = 'other', tbl_name = 'other', sql = replace(sql, '\(what)', 'other')
+            WHERE name = '\(what)'
+            """
+          )
+        }
+      }
+      try expectSetAside(path)
+    }
+  }
+
   @Test(arguments: ["cas_reserved", "flush_epoch", "flush_at"], [-1, Int64.max])
   func aMarkOutOfBoundsIsDamageAndNoTrap(name: String, value: Int64) throws {
     try withFile { path in

@@ -21,7 +21,7 @@ from authority import Authority
 from places import SecuredServer
 from soak.checker import RULES, Checker, World
 from soak.figures import Figures
-from soak.run import GIVEN_UP
+from soak.run import GIVEN_UP, PATIENT_READS
 
 pytestmark = pytest.mark.cold_tier
 
@@ -45,7 +45,8 @@ def resident(server: harness.Server) -> int:
 @pytest.mark.bounded(120 + int(SECONDS * 2))
 def test_whatever_is_sent_nothing_ends_grows_or_gets_wrong(tmp_path, say):
     config = tmp_path / "rules.yaml"
-    config.write_text("rules:\n" + "".join(f"  {rule}\n" for rule in RULES))
+    config.write_text("".join(f"{key}: {value}\n" for key, value in PATIENT_READS.items())
+                      + "rules:\n" + "".join(f"  {rule}\n" for rule in RULES))
     server = SecuredServer(tmp_path / "server", Authority(tmp_path, "authority").sign("server"), "--config", str(config),
                            "--cold-limit", "96M", "-F", memory=MEMORY, threads=4)
     server.start()
@@ -104,8 +105,12 @@ def test_whatever_is_sent_nothing_ends_grows_or_gets_wrong(tmp_path, say):
         say(f"{sent['connections']:,} connections, {sent['bytes'] >> 20:,} MiB sent, {sum(figures.operations.values()):,} commands "
             f"of checkers; resident {sizes[0] >> 20} MiB, {median(sizes[len(sizes) // 4:len(sizes) // 2]) / 2**20:.1f}, "
             f"{median(sizes[len(sizes) // 2:]) / 2**20:.1f}, at the end {sizes[-1] / 2**20:.1f}")
-        assert not figures.wrong and not figures.lost and not figures.unexpected, (
-            f"seed {SEED}", figures.wrong[:10], figures.lost[:10], figures.unexpected[:10])
+        # Where all memory is taken by values on their way a store is refused (docs/threat-model.md), but seldom.
+        refused = [error for error in figures.unexpected if "out of memory storing object" in error]
+        unexpected = [error for error in figures.unexpected if error not in refused]
+        assert not figures.wrong and not figures.lost and not unexpected, (
+            f"seed {SEED}", figures.wrong[:10], figures.lost[:10], unexpected[:10])
+        assert len(refused) <= sum(figures.operations.values()) / 100, (len(refused), refused[:10])
         assert open_after <= open_before, f"{open_after} connections are open, {open_before} were before"
         assert sent["connections"] > CONNECTIONS * 2 and sum(figures.operations.values()) > 100, sent
         if SECONDS >= 60 and not IS_SANITIZED:
