@@ -215,7 +215,7 @@ package final class ColdStore: Sendable {
   private static func forgetSequences(_ connection: Connection) throws(SQLiteError) {
     do throws(SQLiteError) {
       if try meta(.closedAt, connection) > 0 { try setMeta(.closedAt, 0, connection) }
-      if try meta(.recentThrough, connection) > 0 {
+      if try connection.integer(SQL.recentParts) > 0 {
         try connection.execute(SQL.forgetRecent)
         try setMeta(.recentThrough, 0, connection)
       }

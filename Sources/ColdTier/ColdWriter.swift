@@ -19,16 +19,6 @@ package struct ColdRecord {
   }
 }
 
-/// What becomes of one of the oldest rows when room is needed.
-package enum OldRowFate {
-  /// Superseded or expired: nobody will ask for it.
-  case dead
-  /// Live, but it has to go; the one who says so has already forgotten it.
-  case evict
-  /// Live and wanted: it is appended again (second chance).
-  case keep
-}
-
 /// The log's one writer. Used by one thread.
 package final class ColdWriter: @unchecked Sendable {
   private let store: ColdStore
@@ -61,6 +51,9 @@ package final class ColdWriter: @unchecked Sendable {
   private let walBytesBeforeFirstCommit: Int64
   /// Bytes in the WAL from which the next attempt to begin it anew is made.
   private var restartWALAt: Int64
+
+  /// For tests: called after each commit.
+  package var onCommit: (() -> Void)? = nil
 
   /// Something was committed that the disk may not have yet.
   private var mustSync = false
@@ -97,12 +90,7 @@ package final class ColdWriter: @unchecked Sendable {
   }
 
   /// Appends records, in transactions of about a megabyte, and makes room for them first if the limit asks
-  /// for it: the oldest rows go.
-  ///
-  /// `judge` says what becomes of each of them; it is asked outside of transactions. At most half of what
-  /// a pass looks at is kept: after that `mayKeep` is false and the answer must not be `.keep`.
-  /// `moved`: rows that were appended again, after their commit and before the old ones are deleted, so
-  /// that a reader finds one or the other.
+  /// for it: the oldest rows go, as `owner` says.
   ///
   /// A record of more than a sixteenth of the limit is left out (its sequence is 0), and nothing
   /// has to go for it. No row of a call has to go for another one of it: a call of more than the file
@@ -111,29 +99,18 @@ package final class ColdWriter: @unchecked Sendable {
   /// On an error the transaction under way is rolled back; earlier ones of the same call may be in the
   /// file, so the caller writes all records again (the newest row of a key counts).
   package func write(
-    _ records: UnsafeBufferPointer<ColdRecord>, hasher: KeyHasher,
-    judge: (_ hash: UInt64, _ sequence: UInt64, _ mayKeep: Bool) -> OldRowFate,
-    moved: ([Move]) -> Void
+    _ records: UnsafeBufferPointer<ColdRecord>, hasher: KeyHasher, owner: some RowOwner
   ) throws(ColdError) -> Outcome {
     try followLimit()
     var sequences = [UInt64](repeating: 0, count: records.count)
     beginCall()
-    var from = 0
-    while from < records.count {
-      var to = from
-      var bytes: Int64 = 0
-      while to < records.count {
-        let size = Self.rowBytes(records[to])
-        if size <= bounds.maximumRowBytes {
-          if bytes > 0 && bytes + size > bounds.transactionBytes { break }
-          bytes += size
-        }
-        to += 1
-      }
-      if bytes > 0 {
+    var pending = PendingRecords(records, maximumRowBytes: bounds.maximumRowBytes)
+    while pending.begin(bounds.transactionBytes) {
+      if pending.bytes > 0 {
         comeDown()
-        let cut = try makeRoom(bytes, hasher: hasher, judge: judge, moved: moved)
-        try transaction(bytes) { () throws(SQLiteError) in
+        let cut = try makeRoom(&pending, hasher: hasher, owner: owner)
+        let (from, to) = (pending.from, pending.to)
+        try transaction(pending.bytes + pending.heldBytes / 8) { () throws(SQLiteError) in
           if cut > 0 { try self.delete(below: cut) }
           for i in from..<to where Self.rowBytes(records[i]) <= self.bounds.maximumRowBytes {
             let record = records[i]
@@ -142,7 +119,7 @@ package final class ColdWriter: @unchecked Sendable {
         }
         try shrink()
       }
-      from = to
+      pending.end()
     }
     return Outcome(sequences: sequences)
   }
@@ -169,7 +146,7 @@ package final class ColdWriter: @unchecked Sendable {
     return Int64(inLeaf + overflowPages * usable)
   }
 
-  private static func rowBytes(_ record: ColdRecord) -> Int64 {
+  static func rowBytes(_ record: ColdRecord) -> Int64 {
     rowBytes(key: record.key.count, value: record.value?.count ?? 0)
   }
 
@@ -206,6 +183,7 @@ package final class ColdWriter: @unchecked Sendable {
       mustReserveCAS = false
       mustSync = !options.synchronousFull
       store.unmarkDamaged()
+      onCommit?()
     } catch {
       nextSequence = sequenceBefore
       rollBack()
@@ -251,19 +229,22 @@ package final class ColdWriter: @unchecked Sendable {
     return try statement.step() ? statement.int64(0) : 0
   }
 
-  /// Judges the oldest rows until `bytes` more fit. Returns the sequence below which all may be deleted,
-  /// 0 = nothing has to go.
+  /// Judges the oldest rows until the records of the next transaction fit (there may be more of them then). Returns the
+  /// sequence below which all may be deleted, together with that transaction; 0 = nothing has to go.
   private func makeRoom(
-    _ bytes: Int64, hasher: KeyHasher,
-    judge: (_ hash: UInt64, _ sequence: UInt64, _ mayKeep: Bool) -> OldRowFate, moved: ([Move]) -> Void
+    _ pending: inout PendingRecords, hasher: KeyHasher, owner: some RowOwner
   ) throws(ColdError) -> UInt64 {
     // Room for the row headers, the tree above the rows and the rows that are kept.
-    let wanted = bytes + bytes / 8 + headroom
-    var excess = try usedBytes() + wanted - fileLimit
+    func wanted() -> Int64 { pending.bytes + pending.bytes / 8 + headroom }
+    var excess = try usedBytes() + wanted() - fileLimit
     if excess <= 0 { return 0 }
     var cut: UInt64 = 0
+    var appendedBytes: Int64 = 0
     while excess > 0 {
-      let pass = try judgePass(from: cut, atLeast: min(excess, bounds.transactionBytes), hasher: hasher, judge)
+      let before = wanted()
+      let pass = try judgePass(
+        from: cut, atLeast: min(excess, bounds.transactionBytes), appended: appendedBytes, &pending, hasher: hasher,
+        owner)
       defer { for kept in pass.kept { kept.deallocate() } }
       if pass.through == 0 { break }
       if !pass.kept.isEmpty {
@@ -275,17 +256,33 @@ package final class ColdWriter: @unchecked Sendable {
             moves.append((kept.hash, kept.sequence, to))
           }
         }
-        moved(moves)
+        owner.moved(moves)
       }
+      if pass.successorBytes > 0 { try writeSuccessors(pass.successorBytes, owner) }
+      appendedBytes += pass.keptBytes + pass.successorBytes
       cut = pass.through
-      excess -= pass.freed
-      if excess > 0 {
+      excess += wanted() - before - pass.freed
+      if pending.holdsRows { pending.heldBytes += max(pass.freed, 0) }
+      // From a row on that waits for a record of this transaction, all goes with the transaction.
+      if excess > 0 && !pending.holdsRows {
         // More than one pass: what was judged goes now, so that what is kept has room.
         try transaction(bounds.transactionBytes / 8) { () throws(SQLiteError) in try self.delete(below: cut) }
-        excess = try usedBytes() + wanted - fileLimit
+        excess = try usedBytes() + wanted() - fileLimit
+        appendedBytes = 0
       }
     }
     return cut
+  }
+
+  /// Rows that `owner` has advanced, before those that they supersede are deleted.
+  private func writeSuccessors(_ bytes: Int64, _ owner: some RowOwner) throws(ColdError) {
+    try owner.writeSuccessors { (records) throws(ColdError) in
+      var sequences: [UInt64] = []
+      try self.transaction(bytes) { () throws(SQLiteError) in
+        for record in records { sequences.append(try self.append(record.key, record.value, record.attributes)) }
+      }
+      return sequences
+    }
   }
 
   private struct Kept {
@@ -311,53 +308,79 @@ package final class ColdWriter: @unchecked Sendable {
     }
   }
 
-  /// Looks at the oldest rows until so many bytes would be free.
-  private func judgePass(
-    from start: UInt64, atLeast bytes: Int64, hasher: KeyHasher,
-    _ judge: (_ hash: UInt64, _ sequence: UInt64, _ mayKeep: Bool) -> OldRowFate
-  ) throws(ColdError) -> (through: UInt64, freed: Int64, kept: [Kept], keptBytes: Int64) {
+  private struct Pass {
+    /// Below this all was judged; 0: there was nothing left.
     var through: UInt64 = 0
+    /// By what was judged, less what is appended for it.
     var freed: Int64 = 0
-    var keptBytes: Int64 = 0
     var kept: [Kept] = []
+    var keptBytes: Int64 = 0
+    /// What `owner` has advanced.
+    var successorBytes: Int64 = 0
+  }
+
+  /// Looks at the oldest rows until so many bytes would be free. `appended`: bytes that were appended for rows that are
+  /// not deleted yet.
+  private func judgePass(
+    from start: UInt64, atLeast bytes: Int64, appended: Int64, _ pending: inout PendingRecords, hasher: KeyHasher,
+    _ owner: some RowOwner
+  ) throws(ColdError) -> Pass {
+    var pass = Pass()
     var wanted: [(sequence: UInt64, hash: UInt64)] = []
     try reading { () throws(SQLiteError) in
       defer { self.oldest.reset() }
       self.oldest.bind(1, Int64(start))
       self.oldest.bind(2, 100_000)
-      while freed < bytes, try self.oldest.step() {
+      judging: while pass.freed < bytes, try self.oldest.step() {
         let row = RowSummary(self.oldest)
         let (sequence, key) = (row.sequence, row.key)
         if sequence >= self.firstOfCall { break }
         let size = Self.rowBytes(columns: row.byteCount)
-        through = sequence + 1
         if row.valueLength == nil || key.count == 0 {
-          freed += size
+          pass.freed += size
+          pass.through = sequence + 1
           continue
         }
         let hash = hasher.hash(key.baseAddress!, key.count)
+        let room = self.bounds.transactionBytes - appended - pass.keptBytes - pass.successorBytes
         let mayKeep =
-          keptBytes + size <= freed + size && keptBytes + size <= self.bounds.transactionBytes
-          && self.keptBytesOfCall + size <= self.bounds.fileLimit / 8 && size <= self.rewriteAllowance
-        if judge(hash, sequence, mayKeep) == .keep {
-          keptBytes += size
+          pass.keptBytes <= pass.freed && size <= room && self.keptBytesOfCall + size <= self.bounds.fileLimit / 8
+          && size <= self.rewriteAllowance
+        switch owner.fate(of: hash, sequence: sequence, mayKeep: mayKeep) {
+        case .keep:
+          pass.keptBytes += size
           self.keptBytesOfCall += size
           self.rewriteAllowance -= size
           wanted.append((sequence, hash))
-        } else {
-          freed += size
+        case .dead, .evict: pass.freed += size
+        case .awaits:
+          switch pending.commit(with: hash) {
+          case .done, .together: pass.freed += size
+          case .notInCall:
+            // The first of a transaction may have all of its room.
+            let isFirst = room == self.bounds.transactionBytes
+            switch owner.advance(hash, atMost: room, orElseEvict: isFirst || pending.holdsRows) {
+            case .taken(let bytes):
+              pass.successorBytes += bytes
+              pass.freed += size - bytes
+            case .gone: pass.freed += size
+            // It is the first of the next pass.
+            case .notNow: break judging
+            }
+          }
         }
+        pass.through = sequence + 1
       }
       for row in wanted {
         self.readRow.bind(1, Int64(row.sequence))
         // A damaged row is not written again under a checksum that fits it.
         if try self.readRow.step(), let whole = wholeRow(self.readRow), let value = whole.value {
-          kept.append(Kept(whole, value, hash: row.hash))
+          pass.kept.append(Kept(whole, value, hash: row.hash))
         }
         self.readRow.reset()
       }
     }
-    return (through, freed, kept, keptBytes)
+    return pass
   }
 
   /// Bytes by which a file comes nearer to its limit in a step.
@@ -385,16 +408,14 @@ package final class ColdWriter: @unchecked Sendable {
   private func comeDown() { fileLimit = max(fileLimit - descent, bounds.fileLimit) }
 
   /// One step towards a limit that was lowered, for when nothing is written: a few megabytes of the oldest rows go, and as many free pages from
-  /// the end of the file. Returns whether there is more to do. `judge` and `moved`: as in `write`.
-  package func fit(
-    hasher: KeyHasher, judge: (_ hash: UInt64, _ sequence: UInt64, _ mayKeep: Bool) -> OldRowFate,
-    moved: ([Move]) -> Void
-  ) throws(ColdError) -> Bool {
+  /// the end of the file. Returns whether there is more to do.
+  package func fit(hasher: KeyHasher, owner: some RowOwner) throws(ColdError) -> Bool {
     try followLimit()
     if fileLimit > bounds.fileLimit {
       beginCall()
       comeDown()
-      let cut = try makeRoom(0, hasher: hasher, judge: judge, moved: moved)
+      var nothing = PendingRecords.nothing(but: 0)
+      let cut = try makeRoom(&nothing, hasher: hasher, owner: owner)
       if cut > 0 {
         try transaction(bounds.transactionBytes / 8) { () throws(SQLiteError) in try self.delete(below: cut) }
       }
@@ -489,19 +510,38 @@ package final class ColdWriter: @unchecked Sendable {
   package static func noteBytes(_ count: Int) -> Int64 { RecentRows.bytes(count) }
 
   /// Notes in which order items in RAM were used last, in place of the note before. `through`: each row that the list
-  /// names was the newest of its key up to there. `judge` and `moved`: as in `write`.
+  /// names was the newest of its key up to there.
   package func noteRecent(
-    _ list: RecentList, through: UInt64, hasher: KeyHasher,
-    judge: (_ hash: UInt64, _ sequence: UInt64, _ mayKeep: Bool) -> OldRowFate, moved: ([Move]) -> Void
+    _ list: RecentList, through: UInt64, hasher: KeyHasher, owner: some RowOwner
   ) throws(ColdError) {
     try followLimit()
     beginCall()
     let bytes = RecentRows.bytes(list.count)
-    let cut = try makeRoom(bytes, hasher: hasher, judge: judge, moved: moved)
+    var nothing = PendingRecords.nothing(but: bytes)
+    let cut = try makeRoom(&nothing, hasher: hasher, owner: owner)
     try transaction(bytes) { () throws(SQLiteError) in
       if cut > 0 { try self.delete(below: cut) }
       try RecentRows.save(list, through: through, self.connection)
     }
+  }
+
+  /// Notes promotions, the last first, besides what is noted. They are not worth a sync: after a power loss the file has to
+  /// be read from the disk anyway.
+  package func notePromotions(
+    _ list: RecentList, through: UInt64, hasher: KeyHasher, owner: some RowOwner
+  ) throws(ColdError) {
+    try followLimit()
+    beginCall()
+    let bytes = RecentRows.bytes(list.count + 1)
+    var nothing = PendingRecords.nothing(but: bytes)
+    let cut = try makeRoom(&nothing, hasher: hasher, owner: owner)
+    let wantedSync = mustSync
+    try transaction(bytes) { () throws(SQLiteError) in
+      if cut > 0 { try self.delete(below: cut) }
+      try RecentRows.add(
+        promotions: list, through: through, mostParts: RecentRows.mostPromotionParts(self.bounds), self.connection)
+    }
+    if cut == 0 { mustSync = wantedSync }
   }
 
   /// Every row of an epoch below `epoch` is dead; another flush is due at `pendingAt` (0 = none).

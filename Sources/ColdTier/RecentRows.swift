@@ -60,17 +60,21 @@ package struct RecentList {
 ///     byte  0  sequence    5 bytes, little-endian
 ///           5  lastAccess  UInt32, little-endian
 ///           9  the next row
+///
+/// Parts from position 0 on are the list of all that was in RAM, the last used first. Those below are promotions since:
+/// the last is the first in the file. Their first row is none: its sequence is what `recent_through` is for the list.
 enum RecentRows {
   static let bytesPerRow = 9
   static let rowsPerPart = 900
   /// Of 36 MiB: RAM that holds more gets the rest in the order of writing.
   static let mostRows = 4 << 20
 
-  static func encode(_ list: RecentList, _ ranks: Range<Int>) -> [UInt8] {
+  static func encode(_ list: RecentList, _ ranks: Range<Int>) -> [UInt8] { encode(ranks.lazy.map { list[$0] }) }
+
+  private static func encode(_ rows: some Collection<RecentRow>) -> [UInt8] {
     var bytes: [UInt8] = []
-    bytes.reserveCapacity(ranks.count * bytesPerRow)
-    for rank in ranks {
-      let row = list[rank]
+    bytes.reserveCapacity(rows.count * bytesPerRow)
+    for row in rows {
       for shift in stride(from: UInt64(0), to: 40, by: 8) {
         bytes.append(UInt8(truncatingIfNeeded: row.sequence >> shift))
       }
@@ -112,7 +116,7 @@ enum RecentRows {
   /// Replaces what is noted; the caller has begun a transaction. `through`: no row up to it is newer, for its key, than
   /// the one that the list names.
   static func save(_ list: RecentList, through: UInt64, _ connection: Connection) throws(SQLiteError) {
-    try connection.execute(SQL.forgetRecent)
+    try connection.execute(SQL.forgetReplaced)
     try ColdStore.setMeta(.recentThrough, Int64(through), connection)
     let insert = try Statement(connection, SQL.insertRecent)
     for first in stride(from: 0, to: list.count, by: rowsPerPart) {
@@ -128,6 +132,35 @@ enum RecentRows {
   }
 }
 
+extension RecentRows {
+  /// Parts of promotions that are kept; with a part or so a second as many as come between two lists.
+  static func mostPromotionParts(_ bounds: ColdBounds) -> Int { min(max(capacity(bounds) / rowsPerPart, 1), 256) }
+
+  /// Puts promotions before those that are noted; the caller has begun a transaction. `through`: as for `save`.
+  static func add(
+    promotions list: RecentList, through: UInt64, mostParts: Int, _ connection: Connection
+  ) throws(SQLiteError) {
+    var position = try connection.integer(SQL.lastPromotions)
+    let insert = try Statement(connection, SQL.insertRecent)
+    let head = encode([RecentRow(sequence: through, lastAccess: 0)])
+    // The last used first: they come last.
+    for first in stride(from: 0, to: list.count, by: rowsPerPart - 1).reversed() {
+      position -= 1
+      let part = head + encode(list, first..<min(first + rowsPerPart - 1, list.count))
+      try part.withUnsafeBufferPointer { (part) throws(SQLiteError) in
+        let part = UnsafeRawBufferPointer(part)
+        insert.bind(1, position)
+        insert.bind(2, recentChecksum(part, position: position, through: through))
+        insert.bind(3, part)
+        try insert.run()
+      }
+    }
+    let forget = try Statement(connection, SQL.forgetPromotions)
+    forget.bind(1, position + Int64(mostParts))
+    try forget.run()
+  }
+}
+
 /// Reads the rows that were used last, in that order. Used by one thread.
 package final class RecentReader: @unchecked Sendable {
   /// Rows up to this sequence were there when the order was noted: one of them that it names is the newest of its key,
@@ -136,6 +169,7 @@ package final class RecentReader: @unchecked Sendable {
   private let list: Statement
   private let read: Statement
   private var position: Int64 = 0
+  private var promotionsFrom = Int64.min
 
   init(_ connection: Connection) throws(ColdError) {
     (through, list, read) = try translating { () throws(SQLiteError) in
@@ -153,23 +187,58 @@ package final class RecentReader: @unchecked Sendable {
   package func next(_ body: (_ row: ColdRow, _ lastAccess: UnixSeconds, _ rank: Int) -> Void) throws(ColdError) -> Bool
   {
     try translating { () throws(SQLiteError) in
-      self.list.bind(1, self.position)
-      defer { self.list.reset() }
-      guard try self.list.step() else { return false }
-      let first = self.list.int64(0)
-      let bytes = self.list.bytes(2)
-      let rows = RecentRows.decode(bytes)
-      self.position = first + Int64(max(rows.count, 1))
-      guard recentChecksum(bytes, position: first, through: self.through) == self.list.int64(1) else { return true }
-      for (rank, recent) in rows.enumerated().sorted(by: { $0.element.sequence < $1.element.sequence })
-      where recent.sequence <= self.through {
-        self.read.bind(1, Int64(recent.sequence))
-        if try self.read.step(), let row = wholeRow(self.read) {
-          body(row, recent.lastAccess, Int(first) + rank)
-        }
-        self.read.reset()
+      guard let part = try self.part(from: self.position) else { return false }
+      self.position = part.position + Int64(max(part.rows.count, 1))
+      if part.isWhole(self.through) { try self.read(part.rows, through: self.through, from: Int(part.position), body) }
+      return true
+    }
+  }
+
+  /// The next part of the promotions since that list was made, the last ones first. `hasMet` says whether every row that
+  /// is newer than a sequence was met, and may wait for that; if not there is no more.
+  package func nextPromotions(
+    hasMet: (_ through: UInt64) -> Bool, _ body: (_ row: ColdRow, _ lastAccess: UnixSeconds) -> Void
+  ) throws(ColdError) -> Bool {
+    try translating { () throws(SQLiteError) in
+      guard let part = try self.part(from: self.promotionsFrom), part.position < 0 else { return false }
+      self.promotionsFrom = part.position + 1
+      guard let through = part.rows.first?.sequence, part.isWhole(through) else { return true }
+      guard hasMet(through) else { return false }
+      try self.read(Array(part.rows.dropFirst()), through: through, from: 0) { row, lastAccess, _ in
+        body(row, lastAccess)
       }
       return true
+    }
+  }
+
+  private struct Part {
+    var position: Int64
+    var rows: [RecentRow]
+    /// What was written, and what it would have to be.
+    var checksum: Int64
+    var computed: (_ through: UInt64) -> Int64
+    func isWhole(_ through: UInt64) -> Bool { computed(through) == checksum }
+  }
+
+  private func part(from position: Int64) throws(SQLiteError) -> Part? {
+    list.bind(1, position)
+    defer { list.reset() }
+    guard try list.step() else { return nil }
+    let first = list.int64(0)
+    let bytes = Array(list.bytes(2))
+    return Part(
+      position: first, rows: bytes.withUnsafeBytes { RecentRows.decode($0) }, checksum: list.int64(1),
+      computed: { through in bytes.withUnsafeBytes { recentChecksum($0, position: first, through: through) } })
+  }
+
+  private func read(
+    _ rows: [RecentRow], through: UInt64, from first: Int, _ body: (ColdRow, UnixSeconds, Int) -> Void
+  ) throws(SQLiteError) {
+    for (rank, recent) in rows.enumerated().sorted(by: { $0.element.sequence < $1.element.sequence })
+    where recent.sequence <= through {
+      read.bind(1, Int64(recent.sequence))
+      if try read.step(), let row = wholeRow(read) { body(row, recent.lastAccess, first + rank) }
+      read.reset()
     }
   }
 }

@@ -44,6 +44,13 @@ enum SQL {
   static let getMeta = "SELECT value FROM meta WHERE name = ?1"
   static let setMeta = "INSERT INTO meta(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = ?2"
   static let forgetRecent = "DELETE FROM recently_used"
+  static let recentParts = "SELECT count(*) FROM recently_used"
+  /// All but the last few parts of promotions: they may have come while the list that takes their place was made.
+  static let forgetReplaced =
+    "DELETE FROM recently_used WHERE position >= 0 OR position >= (SELECT min(position) + 4 FROM recently_used)"
+  static let lastPromotions = "SELECT min(coalesce(min(position), 0), 0) FROM recently_used"
+  /// Of the parts from ?1 on.
+  static let forgetPromotions = "DELETE FROM recently_used WHERE position >= ?1 AND position < 0"
   static let insertRecent = "INSERT INTO recently_used(position, checksum, rows) VALUES(?1, ?2, ?3)"
   static let readRecent =
     "SELECT position, checksum, rows FROM recently_used WHERE position >= ?1 ORDER BY position LIMIT 1"

@@ -121,11 +121,15 @@ package final class FileTarget: ItemTarget {
           value: one.value.map { UnsafeRawBufferPointer(rebasing: all[$0]) }, attributes: one.attributes)
       }
       return try records.withUnsafeBufferPointer { records in
-        try writer.write(records, hasher: hasher, judge: { _, _, _ in .evict }, moved: { _ in })
+        try writer.write(records, hasher: hasher, owner: GivesUpTheOldest())
       }
     }
     refused += zip(outcome.sequences, waiting).count { $0 == 0 && $1.value != nil }
   }
+}
+
+private struct GivesUpTheOldest: RowOwner {
+  func fate(of hash: UInt64, sequence: UInt64, mayKeep: Bool) -> OldRowFate { .evict }
 }
 
 /// The keys of all live items.

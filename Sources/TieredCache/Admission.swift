@@ -148,6 +148,6 @@ extension TieredCache {
 
   func addTombstoneToBatch(_ key: UnsafeRawPointer, _ count: Int, _ hash: UInt64, epoch: UInt64) {
     writeBehind!.admission.charge(rowBytes: ColdWriter.rowBytes(key: count, value: 0))
-    writeBehind!.batch.addTombstone(key, count, hash: hash, epoch: epoch)
+    writeBehind!.filling.addTombstone(key, count, hash: hash, epoch: epoch)
   }
 }

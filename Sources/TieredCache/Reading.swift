@@ -253,7 +253,7 @@ extension TieredCache {
   /// Copies a row into RAM as a clean item; its index entry stays. nil if there is no room at once
   /// (promotion never makes a reader wait).
   func promote(
-    _ answer: ColdAnswer, _ key: CacheKey, now: UnixSeconds, _ state: inout ShardState
+    _ answer: ColdAnswer, _ key: CacheKey, now: UnixSeconds, _ state: inout ShardState, byClient: Bool = true
   ) -> Item? {
     let row = answer.item
     let bytes = row.recordBytes
@@ -279,7 +279,10 @@ extension TieredCache {
     if state.cold.find(key.hash)?.wasFetched ?? false { bits.insert(.fetched) }
     item.state = bits
     state.hot.link(item, hash: key.hash)
-    state.counters.promotions += 1
+    if byClient {
+      state.counters.promotions += 1
+      state.notePromotion(key.hash)
+    }
     noteMovement(item, .promotion, now: now)
     return item
   }

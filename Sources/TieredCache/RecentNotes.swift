@@ -52,10 +52,38 @@ extension TieredCache {
     let bytes = ColdWriter.noteBytes(note.list.count)
     if bytes > behind.admission.rewriteAllowance { return }
     try givingUpRows { () throws(ColdError) in
-      try behind.writer.noteRecent(
-        note.list, through: note.through, hasher: hasher,
-        judge: { hash, sequence, mayKeep in self.judgeOldRow(hash, sequence, mayKeep: mayKeep) },
-        moved: { moves in self.follow(moves) })
+      try behind.writer.noteRecent(note.list, through: note.through, hasher: hasher, owner: self)
+    }
+    behind.admission.charge(rowBytes: bytes)
+  }
+
+  /// Nanoseconds between two notes of promotions: what is in RAM after a crash is what was there so long ago at most.
+  static let promotionNotePause: UInt64 = 500_000_000
+
+  /// On the writer's thread. What was brought back to RAM since is neither in the last note nor among the rows that were
+  /// written since, and the start scan would come to it last.
+  func writePromotions() throws(ColdError) {
+    let behind = writeBehind!
+    let now = MonotonicTime.nanoseconds()
+    if !behind.notesPromotions || now < behind.promotionsNotedAt + behind.promotionNotePause { return }
+    behind.promotionsNotedAt = now
+    let through = behind.publishedThrough.load(ordering: .acquiring)
+    var list = RecentList(atMost: shardCount * ShardState.mostPromoted, now: clock.now())
+    for i in 0..<shardCount {
+      (shards + i).withLock { state in
+        while let hash = state.takePromotion() {
+          guard let item = state.hot.find(hash: hash, hasher: hasher), !item.state.contains(.unsaved),
+            let entry = state.cold.find(hash)
+          else { continue }
+          list.add(RecentRow(sequence: entry.sequence, lastAccess: item.lastAccess))
+        }
+      }
+    }
+    list.sort()
+    let bytes = ColdWriter.noteBytes(list.count)
+    if list.count == 0 || bytes > behind.admission.rewriteAllowance { return }
+    try givingUpRows { () throws(ColdError) in
+      try behind.writer.notePromotions(list, through: through, hasher: hasher, owner: self)
     }
     behind.admission.charge(rowBytes: bytes)
   }

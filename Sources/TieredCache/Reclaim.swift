@@ -45,7 +45,7 @@ extension TieredCache {
       if number < 0 {
         if !live.evictionsDisabled.load(ordering: .relaxed) {
           // What the writer holds comes back as well, also if the item is gone or is written by now.
-          var unsaved = writeBehind?.batch.hasPins ?? false
+          var unsaved = writeBehind?.hasPins ?? false
           for i in 0..<shardCount where !unsaved { unsaved = (shards + i).withLock { $0.unsavedBytes > 0 } }
           if store != nil && unsaved && coldWritable.load(ordering: .relaxed) {
             writeBehind!.urge()

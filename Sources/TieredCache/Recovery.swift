@@ -149,6 +149,10 @@ extension TieredCache {
     do throws(ColdError) {
       var below = UInt64(1) << 40
       if let recent {
+        try refillPromotions(recent) { through in
+          self.scanProgress.wait(
+            milliseconds: nil, until: { $0.done || $0.below <= through + 1 }, { $0.below <= through + 1 })
+        }
         let isReached = scanProgress.wait(
           milliseconds: nil, until: { $0.done || $0.below <= recent.through + 1 },
           { $0.below <= recent.through + 1 })
@@ -177,6 +181,19 @@ extension TieredCache {
         if let value = row.value { self.refill(row, value, lastAccess: nil, isNewest: false) }
         return self.hasRoomToRefill
       }
+    }
+  }
+
+  /// What was brought back to RAM since the last note, while there is room. `hasMet`: see `RecentReader.nextPromotions`.
+  package func refillPromotions(_ recent: RecentReader, hasMet: (_ through: UInt64) -> Bool) throws(ColdError) {
+    while hasRoomToRefill {
+      let hasMore = try recent.nextPromotions(hasMet: hasMet) { row, lastAccess in
+        if let value = row.value, self.hasRoomToRefill {
+          self.refill(row, value, lastAccess: lastAccess, isNewest: true)
+        }
+      }
+      if !hasMore { return }
+      for sink in writeBehind!.state.with({ $0.sinks }) { sink.scanAdvanced(done: false) }
     }
   }
 
@@ -217,8 +234,7 @@ extension TieredCache {
       }
       guard state.cold.find(key.hash)?.sequence == row.sequence, answer.wasFound else { return }
       if state.policies.policy(of: key.start, key.count).pointee.placement == .cold { return }
-      guard let item = promote(answer, key, now: now, &state) else { return }
-      state.counters.promotions -= 1
+      guard let item = promote(answer, key, now: now, &state, byClient: false) else { return }
       guard let lastAccess else { return }
       item.lastAccess = lastAccess
       item.state = item.state.with(frequency: credit)

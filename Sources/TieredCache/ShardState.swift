@@ -39,6 +39,8 @@ public struct ShardState: ~Copyable {
   /// The file may hold rows of which nothing here tells: the start scan broke off, or rows were given up
   /// and then could not be deleted.
   var hasUnknownRows = false
+  /// Hashes of items that clients have brought back to RAM since that was noted, the last ones; see `RecentNotes.swift`.
+  private var promoted = HashRing()
   /// Rows were given up by the write that is under way, and are still in the file.
   var hasGivenUpRows = false
   /// The flush epoch, whole; the hot shard has its low six bits.
@@ -98,6 +100,16 @@ public struct ShardState: ~Copyable {
   /// Items of both tiers, each once: those with a row or about to be written, or if those are more, all in RAM (some
   /// of which may never have a row; without a cold tier none has).
   var itemCount: Int { max(cold.count + unsavedCount, hot.counters.items) }
+
+  static let mostPromoted = 256
+
+  mutating func notePromotion(_ hash: UInt64) {
+    if promoted.count == Self.mostPromoted { _ = promoted.pop() }
+    promoted.push(hash)
+  }
+
+  /// The first of those that are noted; they are not noted any more.
+  mutating func takePromotion() -> UInt64? { promoted.pop() }
 
   /// No longer unsaved, or no longer there.
   /// `lateBytes`: of them, those of items that `isLate`.

@@ -230,7 +230,8 @@ public final class TieredCache: Sendable {
       coldReads!.setBounds(queue: options.readQueue, timeoutMilliseconds: options.readTimeoutMilliseconds)
       writeBehind = WriteBehind(
         writer: try store.makeWriter(), admission: options.admission, casReservedTo: firstCAS + (1 << 32),
-        newestSequence: store.newestSequence)
+        newestSequence: store.newestSequence,
+        promotionNotePause: options.startsThreads ? Self.promotionNotePause : .max)
       if flushIsDue { writeBehind!.flushChanged.store(true, ordering: .relaxed) }
     } else {
       coldReads = nil

@@ -110,7 +110,7 @@ final class WriteBatch: @unchecked Sendable {
     return try records.withUnsafeBufferPointer { (records) throws(E) -> R in try body(records) }
   }
 
-  /// Whether it holds memory of large values that no item may need any more; it comes back with the end of the batch.
+  /// See `WriteBehind.hasPins`.
   var hasPins: Bool { pins.load(ordering: .relaxed) > 0 }
 
   /// Empties it; gives up the pins.

@@ -27,8 +27,14 @@ final class WriteBehind: @unchecked Sendable {
   /// Only the writer's thread.
   let writer: ColdWriter
   let batch = WriteBatch()
+  /// What is written before its turn, so that room can be made in the file: see `FileRoom.swift`.
+  let successors = WriteBatch()
+  /// The one of them that is being filled.
+  var filling: WriteBatch
   /// For tests: called when a batch is full and not yet written.
   var onFullBatch: (() -> Void)? = nil
+  /// For tests: called when a live row is given up, with the hash of its key.
+  var onEviction: ((UInt64) -> Void)? = nil
   var casReservedTo: UInt64
   var nextShard = 0
   var failing = false
@@ -55,14 +61,23 @@ final class WriteBehind: @unchecked Sendable {
   let bytesWritten = Atomic<UInt64>(0)
   /// Every row up to here is known to the index, as far as it is the newest of its key.
   let publishedThrough: Atomic<UInt64>
+  /// Promotions are noted; in tests, when they say so.
+  var notesPromotions: Bool { promotionNotePause != .max }
+  var promotionNotePause: UInt64
+  var promotionsNotedAt: UInt64 = 0
   /// The order of last use, to be written by the next cycle.
   let note = Lock<RecentNote?>(nil)
   /// All that was acknowledged before this moment is in the file: when the last cycle that succeeded began, in
   /// monotonic nanoseconds.
   let savedUntil = Atomic<UInt64>(MonotonicTime.nanoseconds())
 
-  init(writer: ColdWriter, admission: AdmissionLimits, casReservedTo: UInt64, newestSequence: UInt64) {
+  init(
+    writer: ColdWriter, admission: AdmissionLimits, casReservedTo: UInt64, newestSequence: UInt64,
+    promotionNotePause: UInt64
+  ) {
     self.writer = writer
+    self.promotionNotePause = promotionNotePause
+    filling = batch
     publishedThrough = Atomic(newestSequence)
     self.admission = Admission(admission, at: 0)
     admissionLimits = Lock(admission)
@@ -111,6 +126,9 @@ final class WriteBehind: @unchecked Sendable {
   func roomMade() {
     for sink in state.with({ $0.sinks }) { sink.cycleEnded(0, succeeded: true) }
   }
+
+  /// Whether it holds memory of large values that no item may need any more; it comes back with the end of a batch.
+  var hasPins: Bool { batch.hasPins || successors.hasPins }
 
   /// Nanoseconds since `savedUntil`.
   func savedAgo() -> UInt64 {
@@ -199,6 +217,7 @@ extension TieredCache {
       try writeFlushMark()
       try writeNote()
       try behind.writer.sync()
+      try writePromotions()
       if behind.failing {
         behind.failing = false
         coldWritable.store(true, ordering: .relaxed)
@@ -231,19 +250,15 @@ extension TieredCache {
     if !scanProgress.with({ $0.done }) { return }
     let behind = writeBehind!
     for _ in 0..<Self.stepsTowardsLimit {
-      let hasMore = try givingUpRows { () throws(ColdError) in
-        try behind.writer.fit(
-          hasher: hasher,
-          judge: { hash, sequence, mayKeep in self.judgeOldRow(hash, sequence, mayKeep: mayKeep) },
-          moved: { moves in self.follow(moves) })
-      }
+      let hasMore = try givingUpRows { () throws(ColdError) in try behind.writer.fit(hasher: hasher, owner: self) }
       if !hasMore { return }
     }
     behind.urge()
     behind.wakeIfUrged()
   }
 
-  private func writeFlushMark() throws(ColdError) {
+  /// Before each row that may have been stored after it.
+  func writeFlushMark() throws(ColdError) {
     let behind = writeBehind!
     guard behind.flushChanged.exchange(false, ordering: .acquiring) else { return }
     let (epoch, pendingAt) = flushes.withLock { ($0.epoch, $0.pendingAt) }
@@ -329,10 +344,7 @@ extension TieredCache {
         state.drop(item, hash: hash)
         continue
       }
-      if !admits(item, hash, now: now, &state) { continue }
-      item.state.remove(.queued)
-      batch.add(item, hash: hash, epoch: state.epoch, tombstonesEnd: state.tombstones.end)
-      item.state.insert(.inFlight)
+      hand(item, hash, now: now, to: batch, &state)
     }
     while taken < 128, !batch.isFull, let (tombstone, isOutdone) = state.takeTombstone() {
       taken += 1
@@ -349,6 +361,18 @@ extension TieredCache {
     return taken
   }
 
+  /// Takes an unsaved item along, if the file is to have it. False: it is not.
+  @discardableResult
+  func hand(
+    _ item: Item, _ hash: UInt64, now: UnixSeconds, to batch: WriteBatch, _ state: inout ShardState
+  ) -> Bool {
+    if !admits(item, hash, now: now, &state) { return false }
+    item.state.remove(.queued)
+    batch.add(item, hash: hash, epoch: state.epoch, tombstonesEnd: state.tombstones.end)
+    item.state.insert(.inFlight)
+    return true
+  }
+
   func writeBatch() throws(ColdError) {
     let batch = writeBehind!.batch
     if batch.rows.isEmpty {
@@ -360,13 +384,10 @@ extension TieredCache {
     let writer = writeBehind!.writer
     let outcome = try givingUpRows { () throws(ColdError) in
       try batch.withRecords { (records) throws(ColdError) in
-        try writer.write(
-          records, hasher: hasher,
-          judge: { hash, sequence, mayKeep in self.judgeOldRow(hash, sequence, mayKeep: mayKeep) },
-          moved: { moves in self.follow(moves) })
+        try writer.write(records, hasher: hasher, owner: self)
       }
     }
-    publish(outcome)
+    publish(batch, outcome.sequences)
     if let newest = outcome.sequences.max(), newest != 0 {
       writeBehind!.publishedThrough.store(newest, ordering: .releasing)
     }
@@ -374,74 +395,12 @@ extension TieredCache {
     batch.clear()
   }
 
-  /// Rows were appended again: the index follows.
-  func follow(_ moves: [ColdWriter.Move]) {
-    for move in moves {
-      _ = shard(move.hash).withLock { $0.cold.move(move.hash, from: move.from, to: move.to) }
-    }
-  }
-
-  /// A call of the writer in which the oldest rows may have to go.
-  func givingUpRows<R>(_ body: () throws(ColdError) -> R) throws(ColdError) -> R {
-    let writer = writeBehind!.writer
-    let allowance = writeBehind!.admission.rewriteAllowance
-    writer.rewriteAllowance = allowance
-    defer { writeBehind!.admission.charge(rowBytes: allowance - writer.rewriteAllowance) }
-    do throws(ColdError) {
-      let result = try body()
-      settleGivenUpRows(deleted: true)
-      return result
-    } catch {
-      settleGivenUpRows(deleted: false)
-      throw error
-    }
-  }
-
-  /// Rows that were given up have been deleted, or may still be in the file.
-  private func settleGivenUpRows(deleted: Bool) {
-    guard writeBehind!.gaveRowsUp else { return }
-    writeBehind!.gaveRowsUp = false
-    for i in 0..<shardCount {
-      (shards + i).withLock { state in
-        if state.hasGivenUpRows && !deleted { state.hasUnknownRows = true }
-        state.hasGivenUpRows = false
-      }
-    }
-  }
-
-  /// What is to become of one of the oldest rows, when room is needed.
-  func judgeOldRow(_ hash: UInt64, _ sequence: UInt64, mayKeep: Bool) -> OldRowFate {
-    // Before the start scan has ended nobody knows which rows are live.
-    waitForScan()
-    let now = clock.now()
-    return shard(hash).withLock { state in
-      guard let entry = state.cold.find(hash), entry.sequence == sequence else { return .dead }
-      if entry.expiresAt != 0 && entry.expiresAt <= now {
-        state.cold.remove(hash)
-        return .dead
-      }
-      let inRAM = state.hot.find(hash: hash, hasher: hasher)
-      // A row from before a rule that wants none is not written again.
-      let isHot = inRAM.map { state.policies.policy(of: $0).pointee.placement != .neverPersisted } ?? false
-      if mayKeep && (entry.reads > 0 || isHot) {
-        state.cold.clearReads(hash)
-        state.counters.secondChances += 1
-        return .keep
-      }
-      state.cold.remove(hash)
-      state.hasGivenUpRows = true
-      writeBehind!.gaveRowsUp = true
-      state.counters.coldEvictions += 1
-      return .evict
-    }
-  }
-
-  private func publish(_ outcome: ColdWriter.Outcome) {
-    let batch = writeBehind!.batch
+  /// The rows of a batch are in the file, under these sequences.
+  func publish(_ batch: WriteBatch, _ sequences: [UInt64]) {
     // The newest first: of a key that was taken twice only the last row is of the version in RAM.
     for i in batch.rows.indices.reversed() {
       let row = batch.rows[i]
-      let sequence = outcome.sequences[i]
+      let sequence = sequences[i]
       var frees = DeferredFrees()
       var isTooLarge = false
       shard(row.hash).withLock { state in
@@ -497,7 +456,11 @@ extension TieredCache {
 
   /// After a failed write: what was in the batch is unsaved as before.
   private func giveBack() {
-    let batch = writeBehind!.batch
+    giveBack(writeBehind!.batch)
+    giveBack(writeBehind!.successors)
+  }
+
+  private func giveBack(_ batch: WriteBatch) {
     for row in batch.rows {
       shard(row.hash).withLock { state in
         if row.value < 0 {

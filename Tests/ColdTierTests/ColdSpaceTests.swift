@@ -174,13 +174,10 @@ import Testing
       box.store.setLimit(limit)
       var steps = 0
       var evicted = 0
-      while try box.writer.fit(
-        hasher: box.hasher,
-        judge: { _, _, _ in
-          evicted += 1
-          return .evict
-        }, moved: { _ in })
-      {
+      while try box.fit(judge: { _, _, _ in
+        evicted += 1
+        return .evict
+      }) {
         steps += 1
         try #require(steps < 100)
         // Others write meanwhile, and their rows cost no more than a step.
@@ -256,7 +253,7 @@ import Testing
         for sequence in sequences.suffix(3) { #expect(try box.read(sequence).result == .found) }
         if random.next() % 4 == 0 {
           for _ in 0..<random.next() % 12 {
-            _ = try box.writer.fit(hasher: box.hasher, judge: judge, moved: { _ in })
+            _ = try box.fit(judge: judge)
           }
         }
         let sizes = box.store.statistics
@@ -264,7 +261,7 @@ import Testing
       }
       let limit = limits[0]
       box.store.setLimit(limit)
-      while try box.writer.fit(hasher: box.hasher, judge: judge, moved: { _ in }) {}
+      while try box.fit(judge: judge) {}
       try box.writer.connection.checkpoint(.restart)
       #expect(box.store.statistics.fileBytes + box.store.statistics.walBytes <= limit)
       box.store.close()

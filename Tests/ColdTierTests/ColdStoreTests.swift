@@ -41,9 +41,24 @@ final class Box {
         attributes: ItemAttributes(
           flags: 7, expiresAt: 99, cas: 1 << 63, state: ItemAttributes.state(marks: ItemAttributes.won, epoch: epoch)))
     }
-    return try records.withUnsafeBufferPointer {
-      try writer.write($0, hasher: hasher, judge: judge, moved: moved).sequences
+    return try records.withUnsafeBufferPointer { records in
+      try withoutActuallyEscaping(judge) { judge in
+        try withoutActuallyEscaping(moved) { moved in
+          try writer.write(records, hasher: hasher, owner: Owner(judge: judge, whenMoved: moved)).sequences
+        }
+      }
     }
+  }
+
+  func fit(judge: @escaping (UInt64, UInt64, Bool) -> OldRowFate) throws -> Bool {
+    try writer.fit(hasher: hasher, owner: Owner(judge: judge))
+  }
+
+  struct Owner: RowOwner {
+    let judge: (UInt64, UInt64, Bool) -> OldRowFate
+    var whenMoved: ([ColdWriter.Move]) -> Void = { _ in }
+    func fate(of hash: UInt64, sequence: UInt64, mayKeep: Bool) -> OldRowFate { judge(hash, sequence, mayKeep) }
+    func moved(_ moves: [ColdWriter.Move]) { whenMoved(moves) }
   }
 
   func read(_ sequence: UInt64) throws -> (

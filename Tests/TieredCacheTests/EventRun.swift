@@ -24,6 +24,8 @@ final class EventRun {
     var isLost = false
     /// Durability shutdown: it is surely in the file.
     var isInFile = false
+    /// The file gave up its row for want of room, and no later version is surely in it.
+    var wasGivenUp = false
     /// Whether a crash may cost all of them.
     var mayBeAlone: Bool { states.contains(where: \.mayBeAlone) }
     var newest: State { states[states.count - 1] }
@@ -43,6 +45,8 @@ final class EventRun {
   var version = 0
   var step = 0
   var fileWorks = true
+  /// Keys that were given up before the write cycle that is under way.
+  var givenUpBefore: Set<String> = []
   /// In the midst of a write cycle: the writer can't be called.
   var inCycle = false
   var scanner: ColdScanner? = nil
@@ -88,7 +92,15 @@ final class EventRun {
       writeBudget: regime == .budget ? 150_000 : nil, policy: standard, rules: rules, vfs: disk?.name)
     let behind = bench.cache.writeBehind!
     behind.batch.rowLimit = 1 + roll(6)
+    behind.promotionNotePause = 0
     behind.onFullBatch = { [unowned self] in interlude() }
+    let keysByHash = Dictionary(
+      uniqueKeysWithValues: keys.map { key in
+        (Array(key.utf8).withUnsafeBytes { bench.cache.key($0.baseAddress!, $0.count).hash }, key)
+      })
+    behind.onEviction = { [unowned self] hash in
+      if let key = keysByHash[hash] { histories[key]!.wasGivenUp = true }
+    }
     bench.afterEachBatch { [unowned self] in interlude() }
   }
 
@@ -234,7 +246,7 @@ final class EventRun {
           let found = copy.get(key)?.value
           let allowed = isFlushed ? [nil] : histories[key]!.states.map { $0.visible(at: clock.now()) }
           if !allowed.contains(found)
-            && !(found == nil && (regime.forgets || regime == .shutdown || histories[key]!.mayBeAlone))
+            && !(found == nil && mayBeMissing(key))
           {
             let names = allowed.suffix(5).map { Self.name($0) }.joined(separator: ", ")
             fail(key, "has \(Self.name(found)) after a crash in a cycle, start \(round); allowed: \(names)")
@@ -250,6 +262,16 @@ final class EventRun {
       for suffix in ["", "-wal", "-shm", ".lock"] { try? FileManager.default.removeItem(atPath: image + suffix) }
     } catch {
       fail("*", "the copy could not be opened: \(error)")
+    }
+  }
+
+  /// Whether a crash may have left nothing of it.
+  func mayBeMissing(_ key: String) -> Bool {
+    let history = histories[key]!
+    if history.mayBeAlone || history.isLost || wasTroubled && regime.forgets { return true }
+    return switch regime {
+    case .eviction, .powerEviction: history.wasGivenUp || givenUpBefore.contains(key)
+    default: regime.forgets || regime == .shutdown
     }
   }
 

@@ -15,6 +15,8 @@ extension EventRun {
     let changes = settledChanges == policyChanges ? policyChanges : -1
     let alone = histories.filter { $0.value.mayBeAlone && !$0.value.isLost && !unresolved.contains($0.key) }.keys
     note("cycle begins * ")
+    givenUpBefore = Set(keys.filter { histories[$0]!.wasGivenUp })
+    for key in keys { histories[key]!.wasGivenUp = false }
     inCycle = true
     wasFlushedInCycle = false
     let succeeded = bench.cache.writeCycle()
@@ -22,6 +24,8 @@ extension EventRun {
     note("cycle ends, \(succeeded) * ")
     if !succeeded && fileWorks && !isOff { fail("*", "a cycle failed") }
     if succeeded { settle(begun) }
+    for key in givenUpBefore { histories[key]!.wasGivenUp = true }
+    givenUpBefore = []
     // Policies that want it in the file were in force from the sweeper's turn before the cycle to its end.
     if succeeded && changes == policyChanges {
       for key in alone where Self.persists(policy(of: key)) { histories[key]!.states[0].mayBeAlone = false }
@@ -32,6 +36,8 @@ extension EventRun {
   func settle(_ begun: [String: Int]) {
     for (key, index) in begun {
       histories[key]!.states.removeFirst(index)
+      // A version that was new when the cycle began is in the file.
+      if index > 0 { givenUpBefore.remove(key) }
       if regime.durability == .shutdown && histories[key]!.states.count == 1 {
         histories[key]!.isInFile = bench.isCold(key)
       }
@@ -92,6 +98,10 @@ extension EventRun {
     bench = nil
     scanner = nil
     recent = nil
+    for key in keys {
+      histories[key]!.wasGivenUp = mayBeMissing(key)
+      histories[key]!.isLost = false
+    }
     wasTroubled = false
     let stepByStep = roll(3) == 0
     if regime.changesPolicies && roll(2) == 0 { drawPolicies() }
@@ -102,7 +112,6 @@ extension EventRun {
     if let expected = stoppedWithFlush, expected != pending { fail("*", "a flush at \(expected) became \(pending)") }
     stoppedWithFlush = nil
     pendingFlush = pending
-    for key in keys { histories[key]!.isLost = false }
     if pending != 0 && pending <= clock.now() {
       pendingFlush = 0
       for key in keys { histories[key]!.states = [State(value: nil)] }
@@ -129,10 +138,11 @@ extension EventRun {
     // Without power nothing is learnt.
     if found == nil && isOff { return true }
     unresolved.remove(key)
+    defer { histories[key]!.wasGivenUp = false }
     let now = clock.now()
     let states = histories[key]!.states
     let same = states.filter { $0.visible(at: now) == found }
-    let mayMiss = (regime.forgets || regime == .shutdown || histories[key]!.mayBeAlone) && !histories[key]!.isInFile
+    let mayMiss = mayBeMissing(key) && !histories[key]!.isInFile
     if same.isEmpty && !(found == nil && mayMiss) {
       let allowed = states.suffix(5).map { "\(Self.name($0.value)) until \($0.expiresAt)" }.joined(separator: ", ")
       fail(key, "has \(Self.name(found)) after a start; allowed: \(allowed)")
@@ -153,6 +163,11 @@ extension EventRun {
   }
 
   func scanStep() throws {
+    if let recent, roll(3) == 0 {
+      // Without power there is nothing to be read.
+      try? bench.cache.refillPromotions(recent) { scanner!.below <= $0 + 1 }
+      note("promotions refilled * ")
+    }
     if let noted = recent, scanner!.below <= noted.through + 1 {
       recent = nil
       // Without power there is nothing to be read.

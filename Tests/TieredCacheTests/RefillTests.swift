@@ -83,6 +83,81 @@ import Testing
     }
   }
 
+  @Test func afterACrashWhatWasPromotedSinceTheLastNoteIsBackBeforeTheScanComesToIt() throws {
+    try withFile { path in
+      let clock = ServerClock(standingAt: 1_000_000)
+      let value = String(repeating: "x", count: 200)
+      var bench = try Bench(path: path, clock: clock)
+      for name in names(0..<4000) { bench.set(name, value) }
+      bench.demoteEverything()
+      bench.crash()
+      bench = try Bench(path: path, clock: clock)
+      bench.cache.writeBehind!.promotionNotePause = 0
+      for round in 0..<3 {
+        for name in names(round * 10..<round * 10 + 10) { #expect(bench.text(name) != nil) }
+        // Noted after what has happened to them since.
+        if round == 1 {
+          bench.set("key-11", "newer")
+          bench.delete("key-12")
+        }
+        bench.cache.writeCycle()
+      }
+      bench.set("key-21", "newer than the note")
+      bench.delete("key-22")
+      bench.cache.writeCycle()
+      bench.crash()
+
+      // The rows that are newer than a part, and none of the 4,000.
+      bench = try Bench(path: path, clock: clock, scans: false)
+      let recent = try bench.cache.store!.makeRecentReader()
+      let scanner = try bench.cache.store!.makeScanner(hasher: bench.cache.hasher)
+      try bench.cache.refillPromotions(recent) { through in
+        while scanner.below > through + 1 { if (try? bench.cache.scanChunk(scanner, rows: 1)) != true { return false } }
+        return true
+      }
+      #expect(scanner.below > 4000)
+      for name in names(0..<30) where !["key-11", "key-12", "key-21", "key-22"].contains(name) {
+        #expect(inRAM(bench, name) && bench.text(name) == value, "\(name)")
+      }
+      #expect(bench.violation() == nil)
+      while try bench.cache.scanChunk(scanner) {}
+      bench.cache.finishScan()
+      #expect(bench.text("key-11") == "newer" && bench.text("key-12") == nil)
+      #expect(bench.text("key-21") == "newer than the note" && bench.text("key-22") == nil)
+      bench.stop()
+    }
+  }
+
+  @Test func promotionsAreNotedWithinBounds() throws {
+    try withFile { path in
+      let limit: Int64 = 4 << 20
+      let bench = try Bench(path: path, coldLimit: limit)
+      for name in names(0..<1000) { bench.set(name, String(repeating: "x", count: 100)) }
+      bench.demoteEverything()
+      bench.cache.writeBehind!.promotionNotePause = 0
+      let connection = bench.cache.writeBehind!.writer.connection
+      for round in 0..<100 {
+        #expect(bench.text("key-\(round)") != nil)
+        #expect(bench.cache.writeCycle())
+      }
+      let parts = try connection.integer("SELECT count(*) FROM recently_used")
+      #expect(parts > 2 && parts * 8192 <= limit / 32)
+      // A list of all takes their place, but for those that may have come while it was made.
+      bench.cache.handOver(bench.cache.collectNote())
+      bench.cache.writeCycle()
+      #expect(try connection.integer("SELECT count(*) FROM recently_used WHERE position < 0") <= 4)
+      // No budget, no note.
+      try connection.execute("DELETE FROM recently_used")
+      bench.cache.writeBehind!.admissionLimits.withLock { $0.writeBudget = 1 }
+      bench.set("key-0", "y")
+      bench.cache.writeCycle()
+      #expect(bench.text("key-500") != nil)
+      bench.cache.writeCycle()
+      #expect(try connection.integer("SELECT count(*) FROM recently_used") == 0)
+      bench.stop()
+    }
+  }
+
   @Test func aNoteNeverCostsMoreThanTheBudgetNorPassesTheLimit() throws {
     try withFile { path in
       let limit: Int64 = 4 << 20
