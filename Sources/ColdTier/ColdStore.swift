@@ -126,14 +126,17 @@ package final class ColdStore: Sendable {
     }
   }
 
-  /// Where a statement does not fit the file, its schema is not the one that was written.
+  /// Where a statement does not fit the file, its schema is not the one that was written. (A step of a migration may fail for
+  /// what others have put into a sound file: that is theirs to take out again.)
   private static func opened(
     _ options: ColdOptions, _ path: String, _ logger: Logger, _ lock: Int32
   ) throws(ColdError) -> ColdStore {
     do throws(ColdError) {
       return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
     } catch {
-      if case .failed(let cause) = error, cause.isOfStatement { throw .damaged(cause) }
+      if case .failed(let cause) = error, cause.isOfStatement, outdatedVersion(path, options) == nil {
+        throw .damaged(cause)
+      }
       throw error
     }
   }
