@@ -381,7 +381,7 @@ extension Draft {
       )
     }
     if settings.promoteAfter > 3 && settings.promotionWindow == 0 {
-      throw SettingsError("cold.promotion: \(Self.readsWithoutWindow)")
+      throw SettingsError("cold.promotion.reads: \(Self.readsWithoutWindow) (cold.promotion.window)")
     }
     if settings.lowWatermark > settings.highWatermark {
       throw SettingsError(
