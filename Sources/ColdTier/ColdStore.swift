@@ -134,7 +134,9 @@ package final class ColdStore: Sendable {
     do throws(ColdError) {
       return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
     } catch {
-      if case .failed(let cause) = error, cause.isOfStatement, outdatedVersion(path, options) == nil {
+      if case .failed(let cause) = error,
+        cause.isOfStatement && outdatedVersion(path, options) == nil || cause.isReadOnly && forbidsWriting(path)
+      {
         throw .damaged(cause)
       }
       throw error

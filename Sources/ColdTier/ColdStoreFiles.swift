@@ -86,6 +86,15 @@ extension ColdStore {
     }
   }
 
+  /// SQLite takes a file for one that may only be read if its header has a larger number than 2 for how it is written.
+  static func forbidsWriting(_ path: String) -> Bool {
+    let descriptor = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+    if descriptor < 0 { return false }
+    defer { Glibc.close(descriptor) }
+    var format: UInt8 = 0
+    return pread(descriptor, &format, 1, 18) == 1 && format > 2
+  }
+
   static let damagedSuffix = "corrupt"
 
   /// Renames a file that can't be used and what belongs to it; returns its new name.
