@@ -135,7 +135,7 @@ package final class ColdStore: Sendable {
       return try ColdStore(options, path, logger: logger, lock: lock, renamed: nil)
     } catch {
       if case .failed(let cause) = error,
-        cause.isOfStatement && outdatedVersion(path, options) == nil || cause.isReadOnly && forbidsWriting(path)
+        cause.isOfStatement && !needsMigration(path, options) || cause.isReadOnly && forbidsWriting(path)
       {
         throw .damaged(cause)
       }
@@ -314,6 +314,14 @@ package final class ColdStore: Sendable {
     } catch {
       return nil
     }
+  }
+
+  /// Whether the file is of an older version, and not only says so: the number has no checksum.
+  private static func needsMigration(_ path: String, _ options: ColdOptions) -> Bool {
+    guard let version = outdatedVersion(path, options) else { return false }
+    if version > OldRows.lastVersion { return true }
+    let columns = try? connection(path, .readOnly, options).integer(SQL.columnsOfNewRows)
+    return columns == 0
   }
 
   package var statistics: ColdStatistics {

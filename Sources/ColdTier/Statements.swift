@@ -93,6 +93,9 @@ enum SQL {
       """
   }
 
+  /// None in a file whose rows are `OldRows`.
+  static let columnsOfNewRows = "SELECT count(*) FROM pragma_table_info('items') WHERE name = 'body'"
+
   /// All rows may be written anew.
   static let cacheOfAMigration = "PRAGMA cache_size = -65536"
 

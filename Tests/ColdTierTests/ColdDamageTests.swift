@@ -58,7 +58,7 @@ import Testing
 
   /// The fuzz target of the file found the format. SQLite has only its general error for that, and for a table that is
   /// missing altogether.
-  @Test(arguments: ["format", "format of writing", "items", "meta"])
+  @Test(arguments: ["format", "format of writing", "number", "items", "meta"])
   func aSchemaThatIsNotTheOneThatWasWrittenIsSetAside(what: String) throws {
     try withFile { path in
       try filled(path)
@@ -66,6 +66,8 @@ import Testing
         var bytes = try data(path)
         bytes[what == "format" ? 47 : 18] = 0xff
         try bytes.write(to: URL(fileURLWithPath: path))
+      } else if what == "number" {
+        try change(path) { try $0.execute("PRAGMA user_version = 2") }
       } else {
         try change(path) {
           try $0.execute(
