@@ -290,14 +290,14 @@ def test_those_who_do_not_read_go_before_those_who_do(limited):
     with contextlib.ExitStack() as stack:
         other = stack.enter_context(server.connect())
         other.set("k", b"v" * 8000)
-        deaf = [stack.enter_context(server.connect()) for _ in range(60)]
+        # Their commands and one turn's replies fit into the share of 2 MiB, however late the server is: it is what they do
+        # not read that is too much.
+        deaf = [stack.enter_context(server.connect()) for _ in range(70)]
         for connection in deaf:
-            connection.send(b"get k\r\n" * 2000)
+            connection.send(b"get k\r\n" * 1000)
         wait_until(lambda: figures(other)["buffer_kicks"] >= 20)
         assert figures(other)["buffer_bytes"] <= 4 * MIB
-        statistics = other.statistics()
-        # Each by what it held most of.
-        assert int(statistics["response_obj_oom"]) + int(statistics["read_buf_oom"]) == figures(other)["buffer_kicks"]
+        assert int(other.statistics()["response_obj_oom"]) >= 20
         # A pipeline that is read all the while is not among those.
         other.send(b"get k\r\n" * 2000)
         for _ in range(2000):
