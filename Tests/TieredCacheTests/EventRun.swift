@@ -234,9 +234,7 @@ final class EventRun {
     images += 1
     let image = "\(path).image-\(images)"
     do {
-      for suffix in ["", "-wal"] where FileManager.default.fileExists(atPath: path + suffix) {
-        try FileManager.default.copyItem(atPath: path + suffix, toPath: image + suffix)
-      }
+      try copyFile(path, to: image)
       for round in 0..<2 {
         let copy = try Bench(
           path: image, clock: clock, memory: 16 << 20, coldLimit: regime.evicts ? 4 << 20 : 64 << 20)

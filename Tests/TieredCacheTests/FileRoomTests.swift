@@ -43,9 +43,7 @@ import Testing
       images += 1
       let image = "\(path).image-\(images)"
       do {
-        for suffix in ["", "-wal"] where FileManager.default.fileExists(atPath: path + suffix) {
-          try FileManager.default.copyItem(atPath: path + suffix, toPath: image + suffix)
-        }
+        try copyFile(path, to: image)
         let copy = try Bench(path: image, memory: 64 << 20, coldLimit: 1 << 30)
         for key in keys {
           let found = copy.text(key)
@@ -91,7 +89,7 @@ import Testing
       func look() {
         images += 1
         let image = "\(path).image-\(images)"
-        for suffix in ["", "-wal"] { try? FileManager.default.copyItem(atPath: path + suffix, toPath: image + suffix) }
+        try? copyFile(path, to: image)
         let copy = try? Bench(path: image, memory: 64 << 20, coldLimit: 1 << 30)
         #expect(copy?.text("large")?.count == value(1).count, "image \(images)")
         copy?.crash()

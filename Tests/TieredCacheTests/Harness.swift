@@ -346,6 +346,13 @@ func withFile<R>(_ body: (String) throws -> R) throws -> R {
   return try body(folder.appendingPathComponent("cache.db").path)
 }
 
+/// A file and its WAL as they are at this moment: what a crash would leave.
+func copyFile(_ path: String, to image: String) throws {
+  for suffix in ["", "-wal"] where FileManager.default.fileExists(atPath: path + suffix) {
+    try FileManager.default.copyItem(atPath: path + suffix, toPath: image + suffix)
+  }
+}
+
 extension Outcome {
   var name: String { "\(self)" }
 }
