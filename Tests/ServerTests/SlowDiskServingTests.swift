@@ -182,6 +182,8 @@ struct SlowDiskServingTests {
     #expect(other.ask("mg cold1299 v N30\r\n") == Self.error)
     served.disk.letGo()
     #expect(clients[0].receive().hasPrefix("VALUE cold0 0 1000\r\n"))
+    // That answer says nothing of the rows that are still in the queue.
+    served.wait { served.cache.coldReads!.counters.queued == 0 }
     #expect(other.ask("append cold1299 0 0 1\r\nx\r\n") == "STORED\r\n")
     #expect(other.ask("get cold1299\r\n").hasPrefix("VALUE cold1299 0 1001\r\n"))
     for client in clients { client.close() }
