@@ -61,6 +61,8 @@ package final class ColdStore: Sendable {
   /// Held by whoever checkpoints: two at once would only tell each other that they are busy.
   private let checkpointing = Lock<Void>(())
   private let fileVersion = FileVersion()
+  /// What all direct readers know of leaves.
+  private let leafHeads = LeafHeadMemory()
   /// The file, for direct readers; -1: there are none. Closing any descriptor of a file gives up the locks that a process
   /// has on it, SQLite's too: so it stays open as long as the store.
   private let directFile: Int32
@@ -360,7 +362,8 @@ package final class ColdStore: Sendable {
 
   /// nil: rows of this file can't be read without SQLite. It must not outlive the store.
   package func makeDirectReader() -> DirectReader? {
-    directFile < 0 ? nil : DirectReader(directFile, root: rootOfItems, fileVersion)
+    guard directFile >= 0, let heads = leafHeads?.heads else { return nil }
+    return DirectReader(directFile, root: rootOfItems, heads, fileVersion)
   }
 
   /// For a list of all keys.

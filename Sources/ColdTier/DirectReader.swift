@@ -30,8 +30,8 @@ package struct DirectReader: ~Copyable {
   private let version: FileVersion
   private var pages: TablePages
 
-  init?(_ file: Int32, root: UInt32, _ version: FileVersion) {
-    guard let pages = TablePages(descriptor: file, root: root) else { return nil }
+  init?(_ file: Int32, root: UInt32, _ heads: LeafHeads, _ version: FileVersion) {
+    guard let pages = TablePages(descriptor: file, root: root, heads) else { return nil }
     self.pages = pages
     self.version = version
   }

@@ -30,7 +30,7 @@ public struct TablePages: ~Copyable {
   /// Interior pages, each in the place that its number says.
   private let slots: UnsafeMutablePointer<Slot>
   private let images: UnsafeMutableRawPointer
-  private var heads: LeafHeads
+  private let heads: LeafHeads
   /// Interior pages on the way to a leaf.
   private var depth = 0
   /// The largest row id in the file as of a version of it.
@@ -51,9 +51,9 @@ public struct TablePages: ~Copyable {
     static var leaf: UInt8 { 13 }
   }
 
-  /// Of a table, from its file, which has to stay open meanwhile. `root`: its first page. nil: a file whose pages are not
-  /// as expected.
-  public init?(descriptor: Int32, root: UInt32) {
+  /// Of a table, from its file, which has to stay open meanwhile, as has the memory of `heads`. `root`: its first page.
+  /// nil: a file whose pages are not as expected.
+  public init?(descriptor: Int32, root: UInt32, _ heads: LeafHeads) {
     var head = [UInt8](repeating: 0, count: 100)
     guard root > 1, pread(descriptor, &head, 100, 0) == 100, head.starts(with: "SQLite format 3\0".utf8) else {
       return nil
@@ -71,7 +71,7 @@ public struct TablePages: ~Copyable {
     columns = .allocate(capacity: StoredRecord.mostColumns)
     slots = .allocate(capacity: Self.slotCount)
     slots.initialize(repeating: Slot(), count: Self.slotCount)
-    heads = LeafHeads(pageSize: size)
+    self.heads = heads
     // Of malloc's large blocks what was never written takes no memory.
     images = malloc(Self.slotCount * (size + Self.padding))!
   }
@@ -112,7 +112,9 @@ public struct TablePages: ~Copyable {
       guard let way = way(to: id, version, trustingOlder) else { return .absent(isCertain: false) }
       let page = way.page
       if page == 0 { return .absent(isCertain: way.isCurrent) }
-      if let (start, end) = heads.place(of: id, in: page, version), let record = record(page, start, end, id) {
+      if let (start, end) = heads.place(of: id, in: page, rows: way.rows, version, pageSize: pageSize),
+        let record = record(page, start, end, id)
+      {
         return .found(record)
       }
       let wanted = likelyLength(id, way.low, way.high)
@@ -136,6 +138,8 @@ public struct TablePages: ~Copyable {
     /// Row ids of the page lie above `low` and up to `high`.
     var low = Int64.min
     var high = Int64.max
+    /// How many there are, if they have no gaps; one of the ends may not be known.
+    var rows: Int64 { high &- low }
   }
 
   /// nil: the tree that was known is not that of the file.
@@ -169,13 +173,13 @@ public struct TablePages: ~Copyable {
     // Ids without gaps stand at the place that their number says.
     let guess = id &- way.low &- 1
     if way.low > .min, guess >= 0, guess < count, let record = record(at: Int(guess), id, within: length) {
-      heads.note(leaf, length, cells: count, of: way.page, id, at: Int(guess), version)
+      heads.note(leaf, length, cells: count, of: way.page, rows: way.rows, id, at: Int(guess), version)
       return .found(record)
     }
     if length < pageSize && !read(way.page, pageSize, into: leaf) { return .absent(isCertain: way.isCurrent) }
     if let number = number(of: id, cells: count) {
       guard let record = record(at: number, id, within: pageSize) else { return .absent(isCertain: true) }
-      heads.note(leaf, pageSize, cells: count, of: way.page, id, at: number, version)
+      heads.note(leaf, pageSize, cells: count, of: way.page, rows: way.rows, id, at: number, version)
       return .found(record)
     }
     if way.isCurrent && way.high == .max, let last = count == 0 ? way.low : self.id(at: count - 1) {

@@ -21,6 +21,7 @@ import Testing
     let connection: Connection
     let descriptor: Int32
     private let insert: Statement
+    private let heads: LeafHeadMemory
     var version: UInt64 = 0
 
     init(pageSize: Int, wal: Bool = false) throws {
@@ -33,6 +34,8 @@ import Testing
         """)
       if wal { try connection.checkpoint(.truncate) }
       insert = try Statement(connection, "INSERT INTO t VALUES(?1, ?2, ?3, ?4)")
+      guard let heads = LeafHeadMemory() else { throw Unreadable() }
+      self.heads = heads
       descriptor = open(path, O_RDONLY)
     }
 
@@ -75,7 +78,7 @@ import Testing
     }
 
     func pages(root: UInt32) throws -> TablePages {
-      guard let pages = TablePages(descriptor: descriptor, root: root) else { throw Unreadable() }
+      guard let pages = TablePages(descriptor: descriptor, root: root, heads.heads) else { throw Unreadable() }
       return pages
     }
 
@@ -180,28 +183,82 @@ import Testing
     if step > 1 { for id in ids { #expect(pages.row(id + 1, version: file.version) == nil) } }
   }
 
-  @Test func headsOfLeavesAreKnownInTheirOwnVersionOnly() {
-    var heads = LeafHeads(pageSize: 4096)
+  /// The head of a leaf whose cells begin there.
+  private func head(_ places: [Int]) -> [UInt8] {
+    [UInt8](repeating: 0, count: 8) + places.flatMap { [UInt8($0 >> 8), UInt8($0 & 255)] }
+  }
+
+  @Test func headsOfLeavesAreKnownInTheirOwnVersionOnly() throws {
+    let memory = try #require(LeafHeadMemory())
+    let heads = memory.heads
     // Three cells, appended one before the other.
-    var leaf = [UInt8](repeating: 0, count: 14)
-    for (i, place) in [4000, 3900, 3000].enumerated() {
-      leaf[8 + 2 * i] = UInt8(place >> 8)
-      leaf[9 + 2 * i] = UInt8(place & 255)
+    let leaf = head([4000, 3900, 3000])
+    func note(_ byteCount: Int, _ page: UInt32, _ id: Int64, at number: Int, _ version: UInt64, rows: Int64 = 3) {
+      leaf.withUnsafeBytes {
+        heads.note($0.baseAddress!, byteCount, cells: 3, of: page, rows: rows, id, at: number, version)
+      }
     }
-    leaf.withUnsafeBytes { heads.note($0.baseAddress!, 14, cells: 3, of: 7, 101, at: 1, 4) }
-    func place(_ id: Int64, _ page: UInt32, _ version: UInt64) -> [Int]? {
-      heads.place(of: id, in: page, version).map { [$0.start, $0.end] }
+    func place(_ id: Int64, _ page: UInt32, _ version: UInt64, rows: Int64 = 3) -> [Int]? {
+      heads.place(of: id, in: page, rows: rows, version, pageSize: 4096).map { [$0.start, $0.end] }
     }
+    note(14, 7, 101, at: 1, 4)
     #expect(place(100, 7, 4) == [4000, 4096])
     #expect(place(101, 7, 4) == [3900, 4000])
     #expect(place(102, 7, 4) == [3000, 3900])
     #expect(place(99, 7, 4) == nil && place(103, 7, 4) == nil)
     #expect(place(100, 7 + 8192, 4) == nil)
     #expect(place(100, 7, 6) == nil)
-    #expect(place(100, 7, 4) == nil, "a version that is over was not forgotten")
     // Of a leaf that was read in part only what is there is noted.
-    leaf.withUnsafeBytes { heads.note($0.baseAddress!, 12, cells: 3, of: 7, 100, at: 0, 4) }
-    #expect(place(101, 7, 4) != nil && place(102, 7, 4) == nil)
+    note(12, 7, 100, at: 0, 6)
+    #expect(place(100, 7, 4) == nil)
+    #expect(place(101, 7, 6) != nil && place(102, 7, 6) == nil)
+    // Another page takes the place; a leaf with many rows has its own.
+    note(14, 7 + 8192, 200, at: 0, 6)
+    #expect(place(101, 7, 6) == nil && place(202, 7 + 8192, 6) == [3000, 3900])
+    note(14, 7, 100, at: 0, 6, rows: 60)
+    #expect(place(202, 7 + 8192, 6) != nil && place(101, 7, 6, rows: 60) == [3900, 4000])
+  }
+
+  @Test func headsOfLeavesAreWhatWasNotedOfThemOrNothing() throws {
+    let memory = try #require(LeafHeadMemory())
+    let heads = memory.heads
+    var random = Random(state: 9)
+    for version in 1...2000 as ClosedRange<UInt64> {
+      let pageSize = [512, 8192, 65536].randomElement(using: &random)!
+      let spread = Int.random(in: 0...60, using: &random)
+      let shortest = Int.random(in: 4...200, using: &random)
+      var places: [Int] = []
+      var start = pageSize
+      while places.count < 300 {
+        start -= shortest + Int.random(in: 0...spread, using: &random)
+        if start < 8 + 2 * places.count { break }
+        places.append(start)
+      }
+      // Cells of a leaf from which rows were deleted may lie anywhere.
+      if version % 10 == 0 { places.shuffle(using: &random) }
+      if places.isEmpty { continue }
+      let rows = Int64(places.count)
+      let first = Int64.random(in: 0..<1 << 40, using: &random)
+      let page = UInt32.random(in: 2...UInt32.max, using: &random)
+      let noted = Int.random(in: 0..<places.count, using: &random)
+      let leaf = head(places)
+      leaf.withUnsafeBytes {
+        heads.note(
+          $0.baseAddress!, leaf.count, cells: places.count, of: page, rows: rows, first + Int64(noted), at: noted,
+          version)
+      }
+      var known = 0
+      for (i, start) in places.enumerated() {
+        guard
+          let place = heads.place(of: first + Int64(i), in: page, rows: rows, version, pageSize: pageSize)
+        else { continue }
+        known += 1
+        let before = i == 0 ? pageSize : places[i - 1]
+        #expect(place.start == start && place.end == (before > start ? before : pageSize))
+      }
+      #expect(known > 0)
+      if spread < 8 && places.count < 60 && version % 10 != 0 { #expect(known == places.count) }
+    }
   }
 
   @Test func whatIsReadWhileTheFileChangesIsNeverWrong() throws {
