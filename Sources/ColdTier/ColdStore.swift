@@ -367,11 +367,12 @@ package final class ColdStore: Sendable {
   package func makeDumper() throws(ColdError) -> ColdDumper { try ColdDumper(try connect(cacheKiB: 2048)) }
 
   package func makeScanner(hasher: KeyHasher) throws(ColdError) -> ColdScanner {
-    try ColdScanner(try connect(cacheKiB: 8192), hasher: hasher, epoch: flushEpoch, below: newestSequence + 1)
+    try ColdScanner(
+      try connect(cacheKiB: 8192), makeDirectReader(), hasher: hasher, epoch: flushEpoch, below: newestSequence + 1)
   }
 
   package func makeRecentReader() throws(ColdError) -> RecentReader {
-    try RecentReader(try connect(cacheKiB: 2048))
+    try RecentReader(try connect(cacheKiB: 2048), makeDirectReader())
   }
 
   /// A thread that moves what was committed into the database file every 200 ms.

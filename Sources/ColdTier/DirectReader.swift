@@ -44,6 +44,28 @@ package struct DirectReader: ~Copyable {
     guard version.current == before else { return nil }
     return wholeRow(record, sequence)
   }
+
+  /// Hands out the `count` rows below a sequence, the newest first, without the values that lie in a column of their own.
+  /// False: not all could be had, or `body` has returned false; what was handed out is not to be believed then.
+  mutating func rows(
+    below sequence: UInt64, _ count: Int,
+    _ body: (_ sequence: UInt64, _ key: UnsafeRawBufferPointer, _ body: UnsafeRawBufferPointer) -> Bool
+  ) -> Bool {
+    let before = version.current
+    guard before & 1 == 0, sequence > UInt64(count), sequence < 1 << 62 else { return false }
+    let last = Int64(sequence) - 1
+    let areThere = pages.rows(from: last - Int64(count) + 1, to: last, version: before) { id, record in
+      guard record.count >= 3, record.isNull(Int(Column.sequence)), let key = record.bytes(Int(Column.key)),
+        let content = record.bytes(Int(Column.body))
+      else { return false }
+      return body(UInt64(id), key, content)
+    }
+    atomicMemoryFence(ordering: .acquiring)
+    return areThere && version.current == before
+  }
+
+  /// Whether nothing can be had for the time being.
+  var isBlind: Bool { !version.isWhole }
 }
 
 /// A row of `items` as it lies in the file, if its checksums are right. The columns are those of the table, in the order

@@ -168,15 +168,21 @@ package final class RecentReader: @unchecked Sendable {
   package let through: UInt64
   private let list: Statement
   private let read: Statement
+  private var direct: DirectReader?
+  /// Of the rows that were there at the start. A page may still have rows that were deleted in the WAL.
+  private let oldest: UInt64
   private var position: Int64 = 0
   private var promotionsFrom = Int64.min
 
-  init(_ connection: Connection) throws(ColdError) {
-    (through, list, read) = try translating { () throws(SQLiteError) in
+  /// `direct`: nil if the file can't be read without SQLite.
+  init(_ connection: Connection, _ direct: consuming DirectReader?) throws(ColdError) {
+    self.direct = direct
+    (through, oldest, list, read) = try translating { () throws(SQLiteError) in
       let through = try ColdStore.meta(.recentThrough, connection)
       return (
         // No sequence: then the parts don't fit it either, and nothing is noted.
-        UInt64((0...ColdStore.lastSequence).contains(through) ? through : 0), try Statement(connection, SQL.readRecent),
+        UInt64((0...ColdStore.lastSequence).contains(through) ? through : 0),
+        UInt64(bitPattern: try connection.integer(SQL.oldestSequence)), try Statement(connection, SQL.readRecent),
         try Statement(connection, SQL.read)
       )
     }
@@ -236,6 +242,10 @@ package final class RecentReader: @unchecked Sendable {
   ) throws(SQLiteError) {
     for (rank, recent) in rows.enumerated().sorted(by: { $0.element.sequence < $1.element.sequence })
     where recent.sequence <= through {
+      if recent.sequence >= oldest, let row = direct?.row(recent.sequence) {
+        body(row, recent.lastAccess, first + rank)
+        continue
+      }
       read.bind(1, Int64(recent.sequence))
       if try read.step(), let row = wholeRow(read) { body(row, recent.lastAccess, first + rank) }
       read.reset()

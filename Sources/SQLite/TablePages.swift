@@ -109,71 +109,133 @@ public struct TablePages: ~Copyable {
   private mutating func search(_ id: Int64, _ version: UInt64, trustingOlder: Bool) -> Found {
     // Once for each depth that the tree may have at most: it grows and shrinks by one.
     for _ in 0..<Self.deepest {
-      var page = root
-      var isCurrent = true
-      /// Row ids of the page lie above `low` and up to `high`.
-      var low = Int64.min
-      var high = Int64.max
-      var level = 0
-      while level < depth {
-        guard let (image, itsVersion) = interior(page, version, trustingOlder) else {
-          return .absent(isCertain: isCurrent)
-        }
-        if image.load(as: UInt8.self) != Kind.interior { break }
-        if itsVersion != version { isCurrent = false }
-        guard let child = child(of: image, for: id, &low, &high) else { return .absent(isCertain: isCurrent) }
-        page = child
-        level += 1
-      }
-      if level < depth {
-        // No interior page: the tree is flatter by now, or the way is wrong.
-        if !isCurrent { return .absent(isCertain: false) }
-        depth = level
-        continue
-      }
+      guard let way = way(to: id, version, trustingOlder) else { return .absent(isCertain: false) }
+      let page = way.page
+      if page == 0 { return .absent(isCertain: way.isCurrent) }
       if let (start, end) = heads.place(of: id, in: page, version), let record = record(page, start, end, id) {
         return .found(record)
       }
-      let wanted = likelyLength(id, low, high)
+      let wanted = likelyLength(id, way.low, way.high)
       // An older way may lead behind the end.
-      guard read(page, wanted, into: leaf) else { return .absent(isCertain: isCurrent) }
+      guard read(page, wanted, into: leaf) else { return .absent(isCertain: way.isCurrent) }
       switch leaf.load(as: UInt8.self) {
-      case Kind.leaf:
-        return look(for: id, above: low, page, wanted, isCurrent: isCurrent, isLast: high == .max, version)
-      case Kind.interior where isCurrent && depth < Self.deepest: depth += 1
-      default: return .absent(isCertain: isCurrent)
+      case Kind.leaf: return look(for: id, wanted, way, version)
+      case Kind.interior where way.isCurrent && depth < Self.deepest: depth += 1
+      default: return .absent(isCertain: way.isCurrent)
       }
     }
     return .absent(isCertain: true)
   }
 
+  /// Where a row must be.
+  private struct Way {
+    /// 0: it was not found.
+    var page: UInt32
+    /// All pages on it are as the file is now.
+    var isCurrent = true
+    /// Row ids of the page lie above `low` and up to `high`.
+    var low = Int64.min
+    var high = Int64.max
+  }
+
+  /// nil: the tree that was known is not that of the file.
+  @inline(__always)
+  private mutating func way(to id: Int64, _ version: UInt64, _ trustingOlder: Bool) -> Way? {
+    while true {
+      var way = Way(page: root)
+      var level = 0
+      while level < depth {
+        guard let (image, itsVersion) = interior(way.page, version, trustingOlder) else {
+          way.page = 0
+          return way
+        }
+        if image.load(as: UInt8.self) != Kind.interior { break }
+        if itsVersion != version { way.isCurrent = false }
+        way.page = child(of: image, for: id, &way.low, &way.high) ?? 0
+        if way.page == 0 { return way }
+        level += 1
+      }
+      if level == depth { return way }
+      // No interior page: the tree is flatter by now, or the way is wrong.
+      if !way.isCurrent { return nil }
+      depth = level
+    }
+  }
+
   /// Looks into the leaf that was just read, of which `length` bytes are there.
-  private mutating func look(
-    for id: Int64, above low: Int64, _ page: UInt32, _ length: Int, isCurrent: Bool, isLast: Bool, _ version: UInt64
-  ) -> Found {
+  private mutating func look(for id: Int64, _ length: Int, _ way: Way, _ version: UInt64) -> Found {
     let count = Self.number2(leaf + 3)
-    guard 8 + 2 * count <= pageSize else { return .absent(isCertain: isCurrent) }
+    guard 8 + 2 * count <= pageSize else { return .absent(isCertain: way.isCurrent) }
     // Ids without gaps stand at the place that their number says.
-    let guess = id &- low &- 1
-    if low > .min, guess >= 0, guess < count, let record = record(at: Int(guess), id, within: length) {
-      heads.note(leaf, length, cells: count, of: page, id, at: Int(guess), version)
+    let guess = id &- way.low &- 1
+    if way.low > .min, guess >= 0, guess < count, let record = record(at: Int(guess), id, within: length) {
+      heads.note(leaf, length, cells: count, of: way.page, id, at: Int(guess), version)
       return .found(record)
     }
-    if length < pageSize && !read(page, pageSize, into: leaf) { return .absent(isCertain: isCurrent) }
+    if length < pageSize && !read(way.page, pageSize, into: leaf) { return .absent(isCertain: way.isCurrent) }
+    if let number = number(of: id, cells: count) {
+      guard let record = record(at: number, id, within: pageSize) else { return .absent(isCertain: true) }
+      heads.note(leaf, pageSize, cells: count, of: way.page, id, at: number, version)
+      return .found(record)
+    }
+    if way.isCurrent && way.high == .max, let last = count == 0 ? way.low : self.id(at: count - 1) {
+      newest = (last, version)
+    }
+    return .absent(isCertain: way.isCurrent)
+  }
+
+  /// Of the leaf that was read as a whole: which of its cells is that of a row.
+  private func number(of id: Int64, cells count: Int) -> Int? {
     var first = 0
     var end = count
     while first < end {
       let middle = (first + end) / 2
-      guard let found = self.id(at: middle) else { return .absent(isCertain: isCurrent) }
-      if found == id {
-        guard let record = record(at: middle, id, within: pageSize) else { return .absent(isCertain: true) }
-        heads.note(leaf, pageSize, cells: count, of: page, id, at: middle, version)
-        return .found(record)
-      }
+      guard let found = self.id(at: middle) else { return nil }
+      if found == id { return middle }
       if found < id { first = middle + 1 } else { end = middle }
     }
-    if isCurrent && isLast, let last = count == 0 ? low : self.id(at: count - 1) { newest = (last, version) }
-    return .absent(isCertain: isCurrent)
+    return nil
+  }
+
+  // MARK: Many rows
+
+  /// Hands out the rows from `first` to `last`, the highest id first, each leaf read once: all their columns, or those
+  /// that lie in the leaf as a whole if a row goes on in other pages. Each is valid during its call. False: not every one
+  /// is in the file and in the system's memory, or `body` has returned false; more is not handed out then.
+  public mutating func rows(
+    from first: Int64, to last: Int64, version: UInt64, _ body: (Int64, StoredRecord) -> Bool
+  ) -> Bool {
+    var id = last
+    while id >= first {
+      guard let below = readLeaf(of: id, version) else { return false }
+      let count = Self.number2(leaf + 3)
+      guard 8 + 2 * count <= pageSize else { return false }
+      // As above: ids without gaps stand at the place that their number says.
+      let guess = id &- below &- 1
+      let isGuess = below > .min && guess >= 0 && guess < count && self.id(at: Int(guess)) == id
+      guard var number = isGuess ? Int(guess) : number(of: id, cells: count) else { return false }
+      while number >= 0 && id >= first {
+        guard let record = record(at: number, id, within: pageSize, asFarAsItIsThere: true), body(id, record) else {
+          return false
+        }
+        number -= 1
+        id -= 1
+      }
+    }
+    return true
+  }
+
+  /// Reads the whole leaf in which a row must be; nil: it can't be had. Row ids of the leaf lie above what is returned.
+  private mutating func readLeaf(of id: Int64, _ version: UInt64) -> Int64? {
+    for _ in 0..<Self.deepest {
+      guard let way = way(to: id, version, false), read(way.page, pageSize, into: leaf) else { return nil }
+      switch leaf.load(as: UInt8.self) {
+      case Kind.leaf: return way.low
+      case Kind.interior where depth < Self.deepest: depth += 1
+      default: return nil
+      }
+    }
+    return nil
   }
 
   // MARK: Pages
@@ -282,21 +344,41 @@ public struct TablePages: ~Copyable {
   }
 
   /// A cell of the leaf, of which `length` bytes are there; nil: it is another row's, or not there as a whole.
-  private func record(at number: Int, _ id: Int64, within length: Int) -> StoredRecord? {
+  @inline(__always)
+  private func record(
+    at number: Int, _ id: Int64, within length: Int, asFarAsItIsThere: Bool = false
+  ) -> StoredRecord? {
     guard 8 + 2 * number + 2 <= length else { return nil }
     let place = Self.number2(leaf + 8 + 2 * number)
     guard place >= 8, place + Self.padding <= length || length == pageSize && place < pageSize else { return nil }
-    return record(UnsafeRawPointer(leaf + place), id, within: length)
+    return record(UnsafeRawPointer(leaf + place), id, within: length, asFarAsItIsThere: asFarAsItIsThere)
   }
 
   /// The record of the cell at `start`, which lies in `leaf`, of which `length` bytes are there.
-  private func record(_ start: UnsafeRawPointer, _ id: Int64, within length: Int) -> StoredRecord? {
+  @inline(__always)
+  private func record(
+    _ start: UnsafeRawPointer, _ id: Int64, within length: Int, asFarAsItIsThere: Bool = false
+  ) -> StoredRecord? {
     var p = start
     let byteCount = Self.varint(&p)
     guard p - UnsafeRawPointer(leaf) < pageSize, Int64(bitPattern: Self.varint(&p)) == id else { return nil }
-    // What is longer goes on in other pages.
-    guard byteCount <= UInt64(pageSize - 35), p - UnsafeRawPointer(leaf) + Int(byteCount) <= length else { return nil }
-    return StoredRecord(p, Int(byteCount), columns)
+    let here: Int
+    if byteCount <= UInt64(pageSize - 35) {
+      here = Int(byteCount)
+    } else {
+      // It goes on in other pages.
+      guard asFarAsItIsThere, byteCount <= UInt64(Int32.max) else { return nil }
+      here = bytesInLeaf(Int(byteCount))
+    }
+    guard p - UnsafeRawPointer(leaf) + here <= length else { return nil }
+    return StoredRecord(p, here, columns, isWhole: here == Int(byteCount))
+  }
+
+  /// How much of a record that is too long for a leaf lies in it. Source: 1.6, how much of a payload spills.
+  private func bytesInLeaf(_ byteCount: Int) -> Int {
+    let least = (pageSize - 12) * 32 / 255 - 23
+    let most = least + (byteCount - least) % (pageSize - 4)
+    return most <= pageSize - 35 ? most : least
   }
 
   /// The record of a cell that lies there in a leaf, read alone. nil: it is another row's, or can't be had so.
@@ -346,8 +428,11 @@ public struct StoredRecord {
   public let count: Int
   static let mostColumns = 16
 
-  /// nil: it is no record of at most so many columns, or has more in it than integers, blobs and NULL.
-  init?(_ start: UnsafeRawPointer, _ byteCount: Int, _ columns: UnsafeMutablePointer<Column>) {
+  /// nil: it is no record of at most so many columns, or has more in it than integers, blobs and NULL. Of one that is not
+  /// there as a whole it has the columns that are.
+  init?(
+    _ start: UnsafeRawPointer, _ byteCount: Int, _ columns: UnsafeMutablePointer<Column>, isWhole: Bool = true
+  ) {
     var p = start
     let end = start + byteCount
     let headBytes = TablePages.varint(&p)
@@ -367,12 +452,16 @@ public struct StoredRecord {
         guard type >= 12, type & 1 == 0 else { return nil }
         length = (type - 12) / 2
       }
-      guard count < Self.mostColumns, length <= UInt64(end - content) else { return nil }
+      guard count < Self.mostColumns else { return nil }
+      if length > UInt64(end - content) {
+        if isWhole { return nil }
+        break
+      }
       columns[count] = Column(type: type, content: content)
       content += Int(length)
       count += 1
     }
-    guard p == headEnd, content == end else { return nil }
+    guard !isWhole || p == headEnd && content == end else { return nil }
     self.columns = UnsafePointer(columns)
     self.count = count
   }

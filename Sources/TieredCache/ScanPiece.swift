@@ -33,19 +33,13 @@ package final class ScanPiece {
 
   /// Takes the next rows, up to `mostRows`. What came before an error is kept.
   func read(_ scanner: ColdScanner, rows limit: Int) {
-    let rows = rows
-    var read = 0
     error = nil
     do throws(ColdError) {
-      hasMore = try scanner.next(min(limit, Self.mostRows)) { row in
-        (rows + read).initialize(to: row)
-        read += 1
-      }
+      hasMore = try scanner.next(min(limit, Self.mostRows), into: rows, &count)
     } catch {
       hasMore = false
       self.error = error
     }
-    count = read
   }
 
   /// Puts the rows of each shard together. `shardMask`: as that of `TieredCache`.

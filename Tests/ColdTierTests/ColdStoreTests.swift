@@ -346,3 +346,15 @@ func withFile<R>(_ body: (String) throws -> R) throws -> R {
     }
   }
 }
+
+extension ColdScanner {
+  /// The next rows one by one.
+  func next(_ count: Int, _ body: (Row) -> Void) throws -> Bool {
+    let rows = UnsafeMutablePointer<Row>.allocate(capacity: count)
+    defer { rows.deallocate() }
+    var read = 0
+    let hasMore = try next(count, into: rows, &read)
+    for i in 0..<read { body(rows[i]) }
+    return hasMore
+  }
+}

@@ -123,6 +123,51 @@ import Testing
     }
   }
 
+  /// The ids of the rows from `first` to `last` as they are handed out; nil: not all were. Each must be right.
+  private func many(
+    _ first: Int64, _ last: Int64, _ file: File, _ pages: inout TablePages, length: (Int64) -> Int
+  ) -> [Int64]? {
+    var found: [Int64] = []
+    let areThere = pages.rows(from: first, to: last, version: file.version) { id, row in
+      found.append(id)
+      #expect(row.isNull(0))
+      // What lies in the leaf is the first columns.
+      if row.count > 1 { #expect(row.bytes(1).map(Array.init) == File.value(of: id, length(id))) }
+      if row.count > 2 { #expect(row.int64(2) == File.number(of: id)) }
+      if length(id) <= 400 { #expect(row.count == 4) }
+      return true
+    }
+    return areThere ? found : nil
+  }
+
+  @Test(arguments: [512, 1024, 8192]) func manyRowsAreReadFromTheHighestToTheLowest(pageSize: Int) throws {
+    let file = try File(pageSize: pageSize)
+    func length(_ id: Int64) -> Int { id % 50 == 0 ? 5000 : Int(id * 37 % 400) }
+    try file.add(1...2000, length: length)
+    var pages = try file.pages()
+    var random = Random(state: 3)
+    for _ in 0..<100 {
+      let first = Int64.random(in: 1...2000, using: &random)
+      let last = Int64.random(in: first...2000, using: &random)
+      #expect(many(first, last, file, &pages, length: length) == Array((first...last).reversed()))
+    }
+    #expect(many(1, 2000, file, &pages, length: length) == Array((1...2000).reversed()))
+    #expect(many(0, 10, file, &pages, length: length) == nil)
+    #expect(many(1990, 2001, file, &pages, length: length) == nil)
+    try file.execute("DELETE FROM t WHERE id = 1234")
+    #expect(many(1235, 2000, file, &pages, length: length) == Array((1235...2000).reversed()))
+    #expect(many(1234, 1300, file, &pages, length: length) == nil)
+    #expect(many(1, 2000, file, &pages, length: length) == nil)
+    // No more is handed out than is wanted.
+    var count = 0
+    #expect(
+      !pages.rows(from: 1300, to: 1400, version: file.version) { _, _ in
+        count += 1
+        return count < 5
+      })
+    #expect(count == 5)
+  }
+
   @Test(arguments: [Int64(1), 3]) func aRowIsFoundAgainInALeafThatIsKnownByThen(step: Int64) throws {
     let file = try File(pageSize: 4096)
     func length(_ id: Int64) -> Int { Int(id * 37 % 150) }
@@ -223,6 +268,11 @@ import Testing
         if let row = pages.row(Int64.random(in: 0...2100, using: &random), version: file.version) {
           for column in 0..<row.count { _ = (row.int64(column), row.isNull(column), row.bytes(column).map(Array.init)) }
         }
+      }
+      let last = Int64.random(in: 0...2100, using: &random)
+      _ = pages.rows(from: last - 100, to: last, version: file.version) { _, row in
+        for column in 0..<row.count { _ = (row.int64(column), row.isNull(column), row.bytes(column).map(Array.init)) }
+        return true
       }
     }
   }

@@ -163,6 +163,8 @@ extension EventRun {
   }
 
   func scanStep() throws {
+    // From then on the scan reads pages without SQLite, where it can.
+    if roll(4) == 0 { bench.checkpoint() }
     if let recent, roll(3) == 0 {
       // Without power there is nothing to be read.
       try? bench.cache.refillPromotions(recent) { scanner!.below <= $0 + 1 }

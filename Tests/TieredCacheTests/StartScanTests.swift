@@ -28,7 +28,9 @@ import Testing
     return expected
   }
 
-  private func scan(_ bench: Bench, threads: Int, rows: Int) throws {
+  /// Returns how many rows were read without SQLite.
+  @discardableResult
+  private func scan(_ bench: Bench, threads: Int, rows: Int) throws -> Int {
     let cache = bench.cache
     let store = try #require(cache.store)
     cache.beginScan(store)
@@ -36,15 +38,20 @@ import Testing
     let running = scanners.map { scanner in WorkerThread("scan") { cache.runScan(scanner, rows: rows) } }
     for thread in running { thread.join() }
     #expect(cache.scanProgress.with { $0.done && $0.hasEnded })
+    return scanners.reduce(0) { $0 + $1.directRows }
   }
 
   @Test func theNewestRowOfAKeyCountsHoweverTheFileIsShared() throws {
     try withFile { path in
       let expected = try fill(path)
-      for rows in [1, 7, 64, 4096] {
+      for (rows, fromPages) in [(1, false), (7, true), (64, false), (64, true), (4096, false), (4096, true)] {
         let bench = try Bench(path: path, scans: false)
+        // Before the first checkpoint nobody knows whether the pages of the file are whole.
+        if fromPages { bench.checkpoint() }
         bench.set("key-1", "newer than any row")
-        try scan(bench, threads: 3, rows: rows)
+        let direct = try scan(bench, threads: 3, rows: rows)
+        // The last piece has fewer rows.
+        #expect(!fromPages || rows == 4096 ? direct == 0 : direct > 2000, "\(direct) rows from pages")
         for number in 0..<300 where number != 1 {
           #expect(bench.text("key-\(number)") == expected["key-\(number)"])
         }
@@ -64,13 +71,31 @@ import Testing
       try connection.execute("DELETE FROM items WHERE seq = \(gap)")
       bench.crash()
       // A piece may end just before the gap, and begin just behind it.
-      for rows in [1, 7, 250, 500, 501, 4096] {
+      for (rows, fromPages) in [1, 7, 250, 500, 501, 4096].flatMap({ [($0, false), ($0, true)] }) {
         bench = try Bench(path: path, scans: false)
+        if fromPages { bench.checkpoint() }
         try scan(bench, threads: 3, rows: rows)
         #expect(bench.cache.scanProgress.with { $0.rows } == 500)
         #expect(bench.cache.scanProgress.with { $0.below } == UInt64(gap) + 1)
         bench.crash()
       }
+    }
+  }
+
+  @Test func rowsThatThePagesHaveNoMoreOrNotYetAreThoseOfTheWAL() throws {
+    try withFile { path in
+      _ = try fill(path)
+      let bench = try Bench(path: path, scans: false)
+      bench.checkpoint()
+      let connection = bench.cache.writeBehind!.writer.connection
+      let newest = UInt64(try connection.integer("SELECT max(seq) FROM items"))
+      // As the writer gives up the oldest rows. They are still in the file itself.
+      try connection.execute("DELETE FROM items WHERE seq <= \(newest - 300)")
+      let direct = try scan(bench, threads: 2, rows: 40)
+      #expect(direct == 280)
+      #expect(bench.cache.scanProgress.with { $0.rows } == 300)
+      #expect(bench.cache.scanProgress.with { $0.below } == newest - 299)
+      bench.crash()
     }
   }
 }
