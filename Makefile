@@ -47,7 +47,8 @@ SWIFT_SOURCES := Sources Tests migrations Package.swift
 # The Swift libraries are linked in: the server runs where no Swift is, and takes less memory. (The default linker
 # warns about functions of theirs.)
 RELEASE := -c release --static-swift-stdlib -Xswiftc -use-ld=lld
-# Builds of their own for the sanitizers. Tests that model events or crashes run the fewest seeds; loads are smaller.
+# Builds of their own for the sanitizers. One test at a time: with several, the limit of a short one counts the time in which long
+# ones, slowed down twenty times, kept it waiting. Tests that model events or crashes run the fewest seeds; loads are smaller.
 ASAN_BUILD := .build-asan
 TSAN_BUILD := .build-tsan
 SANITIZED := EVENT_SEEDS=1 INVARIANT_SEEDS=1 LOAD_DIVISOR=5
@@ -174,14 +175,14 @@ sanitize: sanitize-address sanitize-thread ## run the tests with the address san
 
 sanitize-address: build-packages test-packages swift-present $(VENV)/installed
 	$(SWIFT) build --build-tests $(ASAN_FLAGS)
-	$(ASAN) $(SWIFT) test --skip-build $(ASAN_FLAGS)
+	$(ASAN) $(SWIFT) test --no-parallel --skip-build $(ASAN_FLAGS)
 	$(ASAN) THERMOCLINE=$(ASAN_BUILD)/debug/thermocline $(VENV)/bin/pytest $(ASAN_LEAVES_OUT) $(addprefix Tests/Integration/test_, \
 	  classic_text.py meta.py binary.py hostile.py administration.py concurrency.py load.py)
 
 # The models, the invariants and the parsers have one thread.
 sanitize-thread: build-packages test-packages swift-present $(VENV)/installed
 	$(SWIFT) build --build-tests $(TSAN_FLAGS)
-	$(TSAN) $(SWIFT) test --skip-build $(TSAN_FLAGS) --skip ModelTests --skip InvariantTests --skip MemcachedProtocolTests
+	$(TSAN) $(SWIFT) test --no-parallel --skip-build $(TSAN_FLAGS) --skip ModelTests --skip InvariantTests --skip MemcachedProtocolTests
 	$(TSAN) THERMOCLINE=$(TSAN_BUILD)/debug/thermocline $(VENV)/bin/pytest $(addprefix Tests/Integration/test_, \
 	  concurrency.py load.py clients.py administration.py)
 

@@ -48,6 +48,8 @@ package struct HotTierEstimator: ~Copyable {
   package private(set) var sample: KeySample
   private var keys: KeyTable
   private let places: UnsafeMutablePointer<MiniatureTier.Place>
+  /// `(tiers + i).pointee`, not `tiers[i]`: built for the thread sanitizer, a compiler of 6.3 takes that for an access to all of
+  /// this structure, which overlaps one to `keys`.
   private let tiers: UnsafeMutablePointer<MiniatureTier>
   package private(set) var tally = Tally()
 
@@ -126,10 +128,10 @@ package struct HotTierEstimator: ~Copyable {
     let tierCount = tierCount
     keys.visit { keys, key in
       if lower.contains(keys.hash(key)) { return }
-      for i in 0..<tierCount where keys.isHeld(key, by: i) { tiers[i].remove(key, &keys) }
+      for i in 0..<tierCount where keys.isHeld(key, by: i) { (tiers + i).pointee.remove(key, &keys) }
       keys.remove(key)
     }
-    for i in 0..<tierCount { tiers[i].resize(Self.size(of: i, settings, sample)) }
+    for i in 0..<tierCount { (tiers + i).pointee.resize(Self.size(of: i, settings, sample)) }
   }
 
   /// Forgets everything. For another size, other rules or a larger sample.
@@ -138,8 +140,8 @@ package struct HotTierEstimator: ~Copyable {
     self.sample = sample
     keys.removeAll()
     for i in 0..<tierCount {
-      tiers[i].removeAll()
-      tiers[i].resize(Self.size(of: i, settings, sample))
+      (tiers + i).pointee.removeAll()
+      (tiers + i).pointee.resize(Self.size(of: i, settings, sample))
     }
     restartTally()
   }
@@ -147,7 +149,7 @@ package struct HotTierEstimator: ~Copyable {
   /// Every item is gone (`flush_all`).
   package mutating func flush() {
     keys.removeAll()
-    for i in 0..<tierCount { tiers[i].removeAll() }
+    for i in 0..<tierCount { (tiers + i).pointee.removeAll() }
   }
 
   package mutating func restartTally() { tally = Tally() }
@@ -217,7 +219,7 @@ package struct HotTierEstimator: ~Copyable {
     case .stored, .replaced: store(operation, &key, now: now)
     case .deleted:
       if key == KeyTable.none { return }
-      for i in 0..<tierCount where keys.isHeld(key, by: i) { tiers[i].remove(key, &keys) }
+      for i in 0..<tierCount where keys.isHeld(key, by: i) { (tiers + i).pointee.remove(key, &keys) }
     }
     if key != KeyTable.none && !keys.isHeld(key) { keys.remove(key) }
     if tally.sampledReads >= Self.tallyLimit { tally.halve() }
@@ -240,12 +242,12 @@ package struct HotTierEstimator: ~Copyable {
     if isThere { setBytes(operation.bytes, of: key, now: now) } else { keys.setMissed(true, of: key) }
     for i in 0..<tierCount {
       if keys.isHeld(key, by: i) {
-        let expiry = tiers[i].expiresAt(key)
+        let expiry = (tiers + i).pointee.expiresAt(key)
         if expiry == 0 || expiry > now {
-          tiers[i].touch(key)
+          (tiers + i).pointee.touch(key)
           continue
         }
-        tiers[i].remove(key, &keys)
+        (tiers + i).pointee.remove(key, &keys)
       }
       // What was in RAM before anything was known of it is no miss of a tier as large.
       let isUnknown = isNew && operation.kind == .hotHit && (i >= Self.factors.count || Self.factors[i] >= 1)
@@ -261,10 +263,10 @@ package struct HotTierEstimator: ~Copyable {
   ) {
     if settings.hasFile {
       let after = settings.promoteAfter == 0 ? 0 : min(settings.promoteAfter + (tier == Self.otherPromotion ? 1 : 0), 3)
-      if after == 0 || tiers[tier].noteColdRead(key) < after { return }
+      if after == 0 || (tiers + tier).pointee.noteColdRead(key) < after { return }
       tally.promotions[tier] += weight
     }
-    tiers[tier].insert(key, expiresAt: operation.expiresAt, isRead: settings.hasFile, now: now, &keys)
+    (tiers + tier).pointee.insert(key, expiresAt: operation.expiresAt, isRead: settings.hasFile, now: now, &keys)
   }
 
   private mutating func store(_ operation: SampledOperation, _ key: inout UInt16, now: UnixSeconds) {
@@ -277,11 +279,11 @@ package struct HotTierEstimator: ~Copyable {
     keys.setMissed(false, of: key)
     setBytes(operation.bytes, of: key, now: now)
     for i in 0..<tierCount {
-      tiers[i].clearColdReads(key)
+      (tiers + i).pointee.clearColdReads(key)
       if !keys.isHeld(key, by: i) {
-        tiers[i].insert(key, expiresAt: operation.expiresAt, isRead: false, now: now, &keys)
+        (tiers + i).pointee.insert(key, expiresAt: operation.expiresAt, isRead: false, now: now, &keys)
       } else if !isRefill {
-        tiers[i].setExpiry(operation.expiresAt, of: key)
+        (tiers + i).pointee.setExpiry(operation.expiresAt, of: key)
       }
     }
   }
@@ -291,7 +293,9 @@ package struct HotTierEstimator: ~Copyable {
     let before = keys.bytes(key)
     keys.setBytes(bytes, of: key)
     if keys.bytes(key) == before { return }
-    for i in 0..<tierCount where keys.isHeld(key, by: i) { tiers[i].resize(key, before: before, now: now, &keys) }
+    for i in 0..<tierCount where keys.isHeld(key, by: i) {
+      (tiers + i).pointee.resize(key, before: before, now: now, &keys)
+    }
   }
 
   /// `KeyTable.none`: it is not sampled any more, since there are too many.
@@ -302,7 +306,7 @@ package struct HotTierEstimator: ~Copyable {
     }
     if !sample.contains(hash) { return KeyTable.none }
     let key = keys.insert(hash)
-    for i in 0..<tierCount { tiers[i].clearColdReads(key) }
+    for i in 0..<tierCount { (tiers + i).pointee.clearColdReads(key) }
     return key
   }
 }

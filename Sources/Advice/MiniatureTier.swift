@@ -49,8 +49,8 @@ struct MiniatureTier: ~Copyable {
 
     /// A new segment, which is the open one from now on.
     mutating func append(_ number: Int16, _ segments: UnsafeMutablePointer<Segment>) {
-      segments[Int(number)].previous = newest
-      if newest >= 0 { segments[Int(newest)].next = number } else { oldest = number }
+      (segments + Int(number)).pointee.previous = newest
+      if newest >= 0 { (segments + Int(newest)).pointee.next = number } else { oldest = number }
       newest = number
       open = number
       count += 1
@@ -58,9 +58,13 @@ struct MiniatureTier: ~Copyable {
 
     mutating func remove(_ number: Int16, _ segments: UnsafeMutablePointer<Segment>) {
       let segment = segments[Int(number)]
-      if segment.previous >= 0 { segments[Int(segment.previous)].next = segment.next } else { oldest = segment.next }
+      if segment.previous >= 0 {
+        (segments + Int(segment.previous)).pointee.next = segment.next
+      } else {
+        oldest = segment.next
+      }
       if segment.next >= 0 {
-        segments[Int(segment.next)].previous = segment.previous
+        (segments + Int(segment.next)).pointee.previous = segment.previous
       } else {
         newest = segment.previous
       }
@@ -89,6 +93,8 @@ struct MiniatureTier: ~Copyable {
   /// The estimator's memory: those of one key lie together, one of each tier.
   private let places: UnsafeMutablePointer<Place>
   private let stride: Int
+  /// Written to as `(segments + i).pointee`: of `segments[i].first = key` a compiler of 6.3 makes a broken module when it builds for
+  /// the thread sanitizer.
   private let segments: UnsafeMutablePointer<Segment>
   private var freeSegment: Int16 = 0
   private var probation = Queue()
@@ -133,7 +139,7 @@ struct MiniatureTier: ~Copyable {
   private func linkFreeSegments() {
     for i in 0..<Self.maximumSegments {
       segments[i] = Segment()
-      segments[i].next = i + 1 < Self.maximumSegments ? Int16(i + 1) : -1
+      (segments + i).pointee.next = i + 1 < Self.maximumSegments ? Int16(i + 1) : -1
     }
   }
 
@@ -250,10 +256,10 @@ struct MiniatureTier: ~Copyable {
     place(key).pointee.previous = last
     place(key).pointee.next = KeyTable.none
     place(key).pointee.word = place(key).pointee.word & 0xc000 | reads << 12 | UInt16(open)
-    if last == KeyTable.none { segments[open].first = key } else { place(last).pointee.next = key }
-    segments[open].last = key
-    segments[open].used += Int32(record)
-    segments[open].live += Int32(record)
+    if last == KeyTable.none { (segments + open).pointee.first = key } else { place(last).pointee.next = key }
+    (segments + open).pointee.last = key
+    (segments + open).pointee.used += Int32(record)
+    (segments + open).pointee.live += Int32(record)
     recordBytes += record
   }
 
@@ -261,16 +267,16 @@ struct MiniatureTier: ~Copyable {
     let place = self.place(key).pointee
     let number = Int(segment(key))
     if place.previous == KeyTable.none {
-      segments[number].first = place.next
+      (segments + number).pointee.first = place.next
     } else {
       self.place(place.previous).pointee.next = place.next
     }
     if place.next == KeyTable.none {
-      segments[number].last = place.previous
+      (segments + number).pointee.last = place.previous
     } else {
       self.place(place.next).pointee.previous = place.previous
     }
-    segments[number].live -= Int32(record)
+    (segments + number).pointee.live -= Int32(record)
     recordBytes -= record
   }
 
@@ -317,7 +323,7 @@ struct MiniatureTier: ~Copyable {
       probation.remove(number, segments)
     }
     segments[Int(number)] = Segment()
-    segments[Int(number)].next = freeSegment
+    (segments + Int(number)).pointee.next = freeSegment
     freeSegment = number
     segmentCount -= 1
   }

@@ -34,6 +34,14 @@ static inline int open_to_read(const char *path) {
   return file >= 0 ? file : open(path, O_RDONLY | O_CLOEXEC);
 }
 
+extern void *mremap(void *from, size_t length, size_t new_length, int flags, ...);
+
+// Moves pages to where others are now, which go; where they were nothing is resident any more. 0, or -1 if the system
+// does not do that.
+static inline int move_resident_pages(void *from, size_t length, void *to) {
+  return mremap(from, length, length, /* MAYMOVE | FIXED | DONTUNMAP */ 1 | 2 | 4, to) == to ? 0 : -1;
+}
+
 // Where the program's data begin. The linker puts constants before them, which nobody writes to.
 extern char __data_start[];
 static inline const void *program_data_start(void) { return __data_start; }

@@ -103,4 +103,45 @@ struct BlockSpace: ~Copyable {
     sizes[best].residentBytes -= spare.residentBytes
     return (spare, best)
   }
+
+  /// The same of those that have at least so many resident bytes.
+  mutating func takeLargestSpare(atLeast bytes: Int) -> (spare: Spare, size: Int)? {
+    var best = -1
+    var place = 0
+    let first = Self.size(of: bytes)
+    if first >= sizes.count { return nil }
+    for size in first..<sizes.count where best < 0 || sizes[size].residentBytes > sizes[best].residentBytes {
+      // At their end are those that were given back in part.
+      if let found = sizes[size].resident.suffix(Self.sparesSearched).lastIndex(where: { $0.residentBytes >= bytes }) {
+        best = size
+        place = found
+      }
+    }
+    if best < 0 { return nil }
+    let spare = sizes[best].resident.remove(at: place)
+    sizes[best].residentBytes -= spare.residentBytes
+    return (spare, best)
+  }
+
+  private static let sparesSearched = 4
+
+  /// Whole pages become as if nothing had ever been in them. They are joined with what lies beside them, which pages that
+  /// were moved away leave as a mapping of its own; if the system has no room for its list, they stay one.
+  static func renew(_ address: UnsafeMutableRawPointer, _ bytes: Int) { map(address, bytes, MAP_FIXED) }
+
+  /// The same of addresses that were reserved for blocks.
+  static func renewForBlocks(_ address: UnsafeMutableRawPointer, _ bytes: Int) {
+    renew(address, bytes)
+    madvise(address, bytes, MADV_NOHUGEPAGE)
+  }
+
+  static func mapIfNothingIs(_ address: UnsafeMutableRawPointer, _ bytes: Int) {
+    let fixedNoReplace: Int32 = 0x100000
+    map(address, bytes, fixedNoReplace)
+  }
+
+  private static func map(_ address: UnsafeMutableRawPointer, _ bytes: Int, _ more: Int32) {
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | more
+    _ = mmap(address, bytes, PROT_READ | PROT_WRITE, flags, -1, 0)
+  }
 }

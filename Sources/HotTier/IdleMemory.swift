@@ -10,12 +10,18 @@ final class IdleMemory: Sendable {
   /// In bytes.
   private let detached = Atomic<Int>(0)
   private let resident = Atomic<Int>(0)
+  private let pending = Atomic<Int>(0)
   /// Of large blocks that are free.
   private let blocks = Lock(BlockSpace())
 
   var detachedBytes: Int { detached.load(ordering: .relaxed) }
   var residentBytes: Int { resident.load(ordering: .relaxed) }
 
+  /// What counts as taken and is not resident yet: what is claimed for blocks that are to come, and the part of blocks that
+  /// `SegmentPool.populate` has not come to.
+  var pendingBytes: Int { pending.load(ordering: .relaxed) }
+
+  func countPending(_ bytes: Int) { pending.add(bytes, ordering: .relaxed) }
   func countDetached(_ bytes: Int) { detached.add(bytes, ordering: .relaxed) }
   func count(_ bytes: Int) { resident.add(bytes, ordering: .relaxed) }
 
@@ -32,11 +38,17 @@ final class IdleMemory: Sendable {
     }
   }
 
-  /// Keeps the memory of a block, of which so many bytes are resident.
-  func giveBlock(_ address: UnsafeMutableRawPointer, _ bytes: Int) {
-    blocks.withLock { $0.give(BlockSpace.Spare(address: address, residentBytes: bytes), of: bytes) }
-    count(bytes)
+  /// Keeps the memory of a block of so many bytes.
+  func giveBlock(_ address: UnsafeMutableRawPointer, _ bytes: Int, residentBytes: Int) {
+    giveBack(BlockSpace.Spare(address: address, residentBytes: residentBytes), of: bytes)
   }
+
+  /// A free block whose pages may be moved, at least so many bytes, and its size; it is the caller's until `keep`.
+  func takeLargestSpare(atLeast bytes: Int) -> (spare: BlockSpace.Spare, size: Int)? {
+    blocks.withLock { $0.takeLargestSpare(atLeast: bytes) }
+  }
+
+  func keep(_ spare: BlockSpace.Spare, size: Int) { blocks.withLock { $0.give(spare, size: size) } }
 
   /// Keeps addresses that were not used after all.
   func giveBack(_ spare: BlockSpace.Spare, of bytes: Int) {
@@ -60,20 +72,23 @@ final class IdleMemory: Sendable {
 
 extension SegmentPool {
   /// Whether memory that nobody uses has to go back to the system.
-  package var hasExcess: Bool {
-    let resident = idle.residentBytes
-    return resident > 0 && takenBytes + resident > limitBytes
+  package var hasExcess: Bool { idle.residentBytes > 0 && excess(beside: 0) > 0 }
+
+  /// Bytes by which what is resident passes the limit, if `bytes` more become so.
+  private func excess(beside bytes: Int) -> Int {
+    takenBytes + idle.residentBytes - idle.pendingBytes + bytes - limitBytes
   }
 
   /// Bytes that one call gives back at most where others wait: what is received meanwhile is less.
   package static let trimStep = 1 << 20
 
   /// Gives memory that nobody uses back to the system, until all together is within the limit or so many bytes are
-  /// given back. Not under a shard's lock.
-  package func trim(atMost bytes: Int = trimStep) {
+  /// given back. Not under a shard's lock. `beside`: bytes that are about to become resident.
+  package func trim(atMost bytes: Int = trimStep, beside coming: Int = 0) {
     var left = bytes
-    while left > 0 && hasExcess {
-      let excess = takenBytes + idle.residentBytes - limitBytes
+    while left > 0 && idle.residentBytes > 0 {
+      let excess = excess(beside: coming)
+      if excess <= 0 { return }
       let given = idle.shrinkSpare(min(left, excess, Self.trimStep))
       if given > 0 {
         left -= given
@@ -96,10 +111,14 @@ extension SegmentPool {
   /// Takes what the limit still allows for a block that is to come, until `claimed` bytes are as many as `bytes`.
   package func claim(_ claimed: inout Int, upTo bytes: Int) {
     let free = min(limitBytes - takenBytes, bytes - claimed)
-    if free > 0 && reserveDetached(free) { claimed += free }
+    if free > 0 && reserveDetached(free) {
+      claimed += free
+      idle.countPending(free)
+    }
   }
 
   package func unclaim(_ claimed: inout Int) {
+    idle.countPending(-claimed)
     idle.countDetached(-claimed)
     claimed = 0
   }

@@ -27,6 +27,8 @@ package final class SegmentPool: Sendable {
     var neverUsed: Int32 = 0
   }
   private let free = Lock(Free())
+  /// False as soon as the system has refused it.
+  let movesPages = Atomic<Bool>(true)
 
   /// Items in steps of 32 bytes, if they are counted.
   private nonisolated(unsafe) let histogram: UnsafeMutablePointer<Atomic<Int>>?
@@ -101,11 +103,18 @@ package final class SegmentPool: Sendable {
   /// Empties the free segment that was given back last; false if there is none. Not under a shard's lock.
   func emptyFreeSegment() -> Bool {
     // Nobody may take it while it is emptied, and no system call is made under the lock.
-    guard let number = free.withLock({ $0.list.popLast() }) else { return false }
+    guard let number = takeFreeSegment() else { return false }
     madvise(base + Int(number) * segmentBytes, segmentBytes, MADV_DONTNEED)
     idle.count(-segmentBytes)
-    free.withLock { $0.emptied.append(number) }
+    keepFreeSegment(number, isEmpty: true)
     return true
+  }
+
+  /// The resident free segment that was given back last, for `keepFreeSegment` a moment later; nil: there is none.
+  func takeFreeSegment() -> Int32? { free.withLock { $0.list.popLast() } }
+
+  func keepFreeSegment(_ number: Int32, isEmpty: Bool) {
+    free.withLock { if isEmpty { $0.emptied.append(number) } else { $0.list.append(number) } }
   }
 
   /// Whether more is taken than the limit allows (after it was lowered).

@@ -64,7 +64,7 @@ public enum Reply {
   @inlinable public static var outOfMemoryStoring: StaticString {
     "SERVER_ERROR out of memory storing object\r\n"
   }
-  @inlinable public static var outOfMemoryInArithmetic: StaticString { "SERVER_ERROR out of memory\r\n" }
+  @inlinable public static var outOfMemory: StaticString { "SERVER_ERROR out of memory\r\n" }
   @inlinable public static var outOfMemoryReading: StaticString {
     "SERVER_ERROR out of memory reading request\r\n"
   }

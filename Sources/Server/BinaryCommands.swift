@@ -179,6 +179,9 @@ extension WorkerState {
       if let pinned { out.append(pinned, byteCount: pinnedBytes) }
       if touches { counters.touchHits &+= 1 } else { counters.getHits &+= 1 }
       if touches && cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
+    } else if case .outOfMemory = outcome {
+      counters.touchMisses &+= 1
+      reply(request, .outOfMemory, "Out of memory")
     } else {
       if touches { counters.touchMisses &+= 1 } else { counters.getMisses &+= 1 }
       if request.isQuiet { return skip(connection, request) }

@@ -25,6 +25,8 @@ enum Parking: UInt8 {
   case watch
   /// Values of others have to come in whole before there is memory for the one that it has announced.
   case buffers
+  /// Memory for the value that is on its way has to become resident.
+  case memory
 }
 
 /// Why a connection ends, as the log of memcached calls it.
@@ -264,6 +266,8 @@ struct IncomingValue {
   var received: Int
   /// Bytes that the protocol sends behind a value.
   var tailBytes = 2
+  /// How much of its block was asked to be resident.
+  var populatedTo = 0
   /// All that will be received.
   var wanted: Int { byteCount + tailBytes }
 }

@@ -27,7 +27,8 @@ extension WorkerState {
     while true {
       connection.pointee.buffersChanged = true
       switch cache.allocateBlock(
-        for: key, valueLength: valueLength, now: now, claimed: &connection.pointee.claimedRoom)
+        for: key, valueLength: valueLength, now: now, claimed: &connection.pointee.claimedRoom,
+        here: hasTurns(connection) ? here : nil)
       {
       case .block(let block):
         beginWaitingForClient(connection)
@@ -77,7 +78,11 @@ extension WorkerState {
 
   mutating func receiveLarge(_ connection: UnsafeMutablePointer<Connection>) {
     let incoming = connection.pointee.incoming!
-    let want = min(incoming.wanted - incoming.received, Self.largeTurn)
+    var want = min(incoming.wanted - incoming.received, Self.largeTurn)
+    if !incoming.block.isResident {
+      want = min(want, bytesWithMemory(connection))
+      if want == 0 { return }
+    }
     let received = take(from: connection, incoming.block.bytes + incoming.received, want)
     if received <= 0 { return }
     counters.bytesRead &+= UInt64(received)
@@ -87,6 +92,44 @@ extension WorkerState {
     connection.pointee.clientBytes += received
     finishLargeIfWhole(connection)
     if connection.pointee.secure != nil { takeMoreInTurn(connection) }
+  }
+
+  /// Bytes of large values for which memory is made resident ahead.
+  private static let populatedAhead = 2 << 20
+
+  /// Bytes of a value for which its block has resident memory now. 0: the connection is parked until there is some.
+  private mutating func bytesWithMemory(_ connection: UnsafeMutablePointer<Connection>) -> Int {
+    let incoming = connection.pointee.incoming!
+    let resident = incoming.block.residentBytes
+    if incoming.block.residentValueBytes - incoming.received < Self.populatedAhead / 2
+      && resident >= incoming.populatedTo
+    {
+      let target = resident + Self.populatedAhead
+      connection.pointee.incoming!.populatedTo = min(target, incoming.block.byteCount)
+      cache.populate(incoming.block, upTo: target, mailbox)
+    }
+    // In this order: what comes in between is told, or seen.
+    mailbox.wantsMemory.store(true, ordering: .sequentiallyConsistent)
+    let ahead = max(incoming.block.residentValueBytes - incoming.received, 0)
+    if ahead == 0 { park(connection, .memory) }
+    mailbox.wantsMemory.store(!waitingForMemory.isEmpty, ordering: .sequentiallyConsistent)
+    return ahead
+  }
+
+  /// Memory came for a large value of some connection.
+  mutating func memoryCame() {
+    let waiting = waitingForMemory
+    waitingForMemory = []
+    mailbox.wantsMemory.store(true, ordering: .sequentiallyConsistent)
+    for connection in waiting where connection.pointee.parking == .memory {
+      let incoming = connection.pointee.incoming!
+      if incoming.block.residentValueBytes > incoming.received {
+        resume(connection)
+      } else {
+        waitingForMemory.append(connection)
+      }
+    }
+    mailbox.wantsMemory.store(!waitingForMemory.isEmpty, ordering: .sequentiallyConsistent)
   }
 
   mutating func finishLargeIfWhole(_ connection: UnsafeMutablePointer<Connection>) {

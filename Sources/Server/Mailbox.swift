@@ -6,7 +6,7 @@ import TieredCache
 
 /// What other threads tell a worker. Written by any thread, emptied by the worker, which is woken
 /// through an eventfd that lies in its epoll set.
-final class Mailbox: ColdReadSink, CommitSink {
+final class Mailbox: ColdReadSink, CommitSink, MemorySink {
   enum Letter {
     case accepted(AcceptedSocket)
     /// Of cold reads.
@@ -19,6 +19,8 @@ final class Mailbox: ColdReadSink, CommitSink {
     /// Settings were changed while serving.
     case limits(ServerShared.Limits)
     case pulse(Pulse, worker: Int)
+    /// More memory of large values is resident.
+    case memoryCame
     /// Memory was refused to a client, while others may hold some that they do not take.
     case memoryIsShort
     case stop
@@ -29,6 +31,8 @@ final class Mailbox: ColdReadSink, CommitSink {
   /// Whether a connection waits for a commit or for room; the end of a cycle is news only then.
   let wantsCycles = Atomic<Bool>(false)
   let wantsScan = Atomic<Bool>(false)
+  /// Whether a connection waits for memory.
+  let wantsMemory = Atomic<Bool>(false)
 
   init() {
     descriptor = eventfd(0, Int32(EFD_NONBLOCK) | Int32(EFD_CLOEXEC))
@@ -62,6 +66,10 @@ final class Mailbox: ColdReadSink, CommitSink {
 
   func cycleEnded(_ number: UInt64, succeeded: Bool) {
     if wantsCycles.load(ordering: .acquiring) { post(.cycleEnded(number, succeeded: succeeded)) }
+  }
+
+  func memoryCame() {
+    if wantsMemory.load(ordering: .sequentiallyConsistent) { post(.memoryCame) }
   }
 
   func scanAdvanced(done: Bool) {

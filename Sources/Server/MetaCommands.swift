@@ -98,6 +98,7 @@ extension WorkerState {
       if (options.changes || options.creates) && cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
     case .notDurable: out.append(Reply.notDurable)
     case .overloaded: out.append(Reply.overloaded)
+    case .outOfMemory: out.append(Reply.outOfMemory)
     default:
       counters.getCommands &+= 1
       counters.getMisses &+= 1
@@ -374,7 +375,7 @@ extension WorkerState {
       counters.deleteMisses &+= 1
       out.append("EX")
     case .outOfMemory:
-      out.append(Reply.outOfMemoryInArithmetic)
+      out.append(Reply.outOfMemory)
       return outcome
     case .notDurable:
       out.append(Reply.notDurable)
@@ -429,7 +430,7 @@ extension WorkerState {
       out.append("EX")
       echo(request)
     case .notANumber: out.append(Reply.notANumber)
-    case .outOfMemory: out.append(Reply.outOfMemoryInArithmetic)
+    case .outOfMemory: out.append(Reply.outOfMemory)
     case .notDurable: out.append(Reply.notDurable)
     case .overloaded: out.append(Reply.overloaded)
     default:

@@ -8,7 +8,7 @@ extension WorkerState {
     connection.pointee.parking = why
     switch why {
     case .coldRead, .scan, .room, .detached: noteWait(connection)
-    case .commit, .output, .stream, .watch, .buffers, .none: break
+    case .commit, .output, .stream, .watch, .buffers, .memory, .none: break
     }
     switch why {
     case .scan:
@@ -20,6 +20,7 @@ extension WorkerState {
       updateWants()
       counters.waitsForRoom += 1
     case .buffers: waitingForBuffers.append(connection)
+    case .memory: waitingForMemory.append(connection)
     case .coldRead, .output, .commit, .detached, .stream, .watch, .none: break
     }
   }

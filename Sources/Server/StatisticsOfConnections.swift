@@ -92,7 +92,7 @@ extension WorkerState {
     if connection.pointee.swallow > 0 { return "conn_swallow" }
     switch connection.pointee.parking {
     case .none, .detached: return "conn_read"
-    case .coldRead, .scan, .room, .commit, .buffers: return "conn_io_queue"
+    case .coldRead, .scan, .room, .commit, .buffers, .memory: return "conn_io_queue"
     case .output: return "conn_mwrite"
     case .stream, .watch: return "conn_watch"
     }

@@ -396,7 +396,7 @@ extension WorkerState {
         if cache.repliesAfterCommit(key) { connection.pointee.needsCommit = true }
       }
     case .notANumber: if !request.noreply { out.append(Reply.notANumber) }
-    case .outOfMemory: if !request.noreply { out.append(Reply.outOfMemoryInArithmetic) }
+    case .outOfMemory: if !request.noreply { out.append(Reply.outOfMemory) }
     case .notDurable: if !request.noreply { out.append(Reply.notDurable) }
     case .overloaded: if !request.noreply { out.append(Reply.overloaded) }
     default:
@@ -445,6 +445,10 @@ extension WorkerState {
     counters.touchCommands &+= 1
     if case .overloaded = outcome {
       if !request.noreply { out.append(Reply.overloaded) }
+    } else if case .outOfMemory = outcome {
+      // It is in the file, and there is no room for its new expiry: not found would say that it is gone.
+      counters.touchMisses &+= 1
+      if !request.noreply { out.append(Reply.outOfMemory) }
     } else if case .done = outcome {
       counters.touchHits &+= 1
       if !request.noreply {

@@ -33,7 +33,7 @@ extension WorkerState {
       let key = cache.key(token.start, token.length)
       let outcome = emitReading(connection, verb, key, expiry: expiry)
       switch outcome {
-      case .done, .notFound, .outOfMemory: continue
+      case .done, .notFound: continue
       case .cold:
         askForRows(connection, first: key, outcome, p, keysEnd, after, end)
         return suspend(connection, verb, expiry, before)
@@ -43,9 +43,9 @@ extension WorkerState {
       case .full:
         park(connection, .room)
         return suspend(connection, verb, expiry, before)
-      case .overloaded:
+      case .overloaded, .outOfMemory:
         // The line that ends the reply; what was found before it stands.
-        out.append(Reply.overloaded)
+        if case .overloaded = outcome { out.append(Reply.overloaded) } else { out.append(Reply.outOfMemory) }
         return .at(after)
       default: continue
       }
@@ -222,7 +222,7 @@ extension WorkerState {
       return .notFound
     case .notFound, .outOfMemory:
       countMiss(key, touching: expiry != nil)
-      return .notFound
+      return outcome
     default: return outcome
     }
     if expiry == nil { counters.getCommands &+= 1 } else { counters.touchCommands &+= 1 }

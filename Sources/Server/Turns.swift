@@ -85,4 +85,27 @@ extension WorkerState {
     yieldedLeft = 0
     yieldedInTurn.removeAll(keepingCapacity: true)
   }
+
+  /// A connection has a part of a large value to receive or to send: after all who have less, since they would wait for
+  /// that as long as for many commands.
+  mutating func awaitTransferTurn(_ connection: UnsafeMutablePointer<Connection>) {
+    connection.pointee.isYielded = true
+    transfers.append(connection)
+  }
+
+  /// Of so many large values one has its turn before it is looked whether others have sent something meanwhile: what that
+  /// costs rises with how many there are.
+  private static let transfersPerTurn = 8
+
+  mutating func serveTransfers() {
+    for _ in 0..<max(transfers.count / Self.transfersPerTurn, 1) where !transfers.isEmpty {
+      let connection = transfers.removeFirst()
+      connection.pointee.isYielded = false
+      if connection.pointee.wantsWrite && !drainBacklog(connection) { continue }
+      if connection.pointee.incoming != nil && connection.pointee.parking == .none && !connection.pointee.isYielded {
+        receiveLarge(connection)
+      }
+      settle(connection)
+    }
+  }
 }

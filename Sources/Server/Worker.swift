@@ -171,6 +171,8 @@ struct WorkerState {
   var yielded: [UnsafeMutablePointer<Connection>] = []
   var yieldedInTurn: [UnsafeMutablePointer<Connection>] = []
   var yieldedLeft = 0
+  /// With a part of a large value to receive or to send, in the order of their turns.
+  var transfers: [UnsafeMutablePointer<Connection>] = []
   /// For UDP: the sockets, which all workers share, and what is made of a reply before it is sent.
   var datagramSockets: [DatagramSocket] = []
   var datagramScratch: UnsafeMutableRawPointer? = nil
@@ -183,6 +185,8 @@ struct WorkerState {
   var buffered = BufferUse()
   /// With a value announced that has to wait until others have come in whole.
   var waitingForBuffers: [UnsafeMutablePointer<Connection>] = []
+  /// With a value on its way for which more memory becomes resident.
+  var waitingForMemory: [UnsafeMutablePointer<Connection>] = []
   /// There is less in buffers than before.
   var buffersShrank = false
   var clientTurns: UInt32 = 0
@@ -252,7 +256,7 @@ struct WorkerState {
     while !stopping {
       let waits = !waitingForScan.isEmpty || !waitingForCycle.isEmpty
       let timeout: Int32 =
-        !yielded.isEmpty
+        !yielded.isEmpty || !transfers.isEmpty
         ? 0 : waits ? 50 : !watching.isEmpty ? Self.logInterval : looksRound ? 1000 : -1
       nextEvent = 0
       eventCount = Int(epoll_wait(epoll, events, Self.maximumEvents, timeout))
@@ -269,6 +273,7 @@ struct WorkerState {
         settle(connection)
       }
       if !yielded.isEmpty { serveYielded() }
+      if !transfers.isEmpty { serveTransfers() }
       if waits { retryOverdue() }
       latency.endRound()
       if !wishes.isEmpty { submitWishes() }
@@ -302,6 +307,10 @@ struct WorkerState {
     // Level-triggered: what is passed over now is reported again.
     if connection.pointee.isClosed || connection.pointee.isYielded { return }
     if events & EPOLLOUT.rawValue != 0 && connection.pointee.wantsWrite {
+      if connection.pointee.backlog.pinsValues {
+        awaitTransferTurn(connection)
+        return
+      }
       if !drainBacklog(connection) { return }
       if let secure = connection.pointee.secure, !secure.isEstablished {
         // The handshake had more to say than the socket took.
@@ -347,6 +356,7 @@ struct WorkerState {
         streamed(UnsafeMutablePointer<Connection>(bitPattern: UInt(ticket))!, isLast: isLast)
       case .report(let report): add(to: report)
       case .limits(let fresh): take(fresh)
+      case .memoryCame: memoryCame()
       case .memoryIsShort: closeStalled(onlyIfPinned: true)
       case .pulse(let pulse, let worker): pulse.felt(worker)
       case .stop: stopping = true
@@ -387,7 +397,7 @@ struct WorkerState {
       return
     }
     if connection.pointee.incoming != nil {
-      receiveLarge(connection)
+      awaitTransferTurn(connection)
       return
     }
     let kept = connection.pointee.pendingCount

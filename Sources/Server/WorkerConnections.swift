@@ -53,7 +53,11 @@ extension WorkerState {
     if !waitingForScan.isEmpty { waitingForScan.removeAll { $0 == connection } }
     if !waitingForCycle.isEmpty { waitingForCycle.removeAll { $0 == connection } }
     if !waitingForBuffers.isEmpty { waitingForBuffers.removeAll { $0 == connection } }
-    if connection.pointee.isYielded { yielded.removeAll { $0 == connection } }
+    if !waitingForMemory.isEmpty { waitingForMemory.removeAll { $0 == connection } }
+    if connection.pointee.isYielded {
+      yielded.removeAll { $0 == connection }
+      transfers.removeAll { $0 == connection }
+    }
     if let previous = connection.pointee.previous {
       previous.pointee.next = connection.pointee.next
     } else {

@@ -134,8 +134,10 @@ extension TieredCache {
   /// `claimed`: bytes that earlier turns have won, 0 at first. They are kept from others until the block is there or
   /// can't be had, or until they go to `giveUp`.
   /// `sparing`: the hash of a key whose item does not go for that.
+  /// `here`: bytes of it that are written at once. Memory for more may not be resident yet (`LargeBlock.isResident`), and
+  /// become so by `populate`. nil: all of it may be written to.
   package func allocateBlock(
-    for key: CacheKey, valueLength: Int, now: UnixSeconds, claimed: inout Int, sparing: UInt64? = nil
+    for key: CacheKey, valueLength: Int, now: UnixSeconds, claimed: inout Int, sparing: UInt64? = nil, here: Int? = nil
   ) -> BlockOutcome {
     let bytes = LargeBlock.byteCount(valueLength: valueLength)
     // One that can never fit evicts nothing.
@@ -158,10 +160,12 @@ extension TieredCache {
     }
     // Between the two others may take some of it; the limit is passed by that until they make room for what they took.
     giveUp(&claimed)
-    guard let block = LargeBlock.allocate(valueLength: valueLength, from: pool, beyondLimit: true) else {
-      return .outOfMemory
-    }
-    if pool.hasExcess { pool.trim() }
+    let mayWait = populator != nil && valueLength - (here ?? valueLength) >= SegmentPool.leastPopulated
+    let made = LargeBlock.allocate(
+      valueLength: valueLength, from: pool, beyondLimit: true, here: mayWait ? here : nil)
+    guard let block = made else { return .outOfMemory }
+    // What is written to at once, by append for example, is resident at once.
+    if pool.hasExcess { pool.trim(atMost: mayWait ? SegmentPool.trimStep : max(bytes, SegmentPool.trimStep)) }
     return .block(block)
   }
 

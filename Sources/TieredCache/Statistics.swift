@@ -163,6 +163,7 @@ extension TieredCache {
       return state.threads
     }
     coldReads?.stop()
+    populator?.stop()
     writeBehind?.state.signal { $0.stopping = true }
     let grace = end == .max ? .max : end + UInt64(Self.graceMilliseconds) * 1_000_000
     for thread in threads where !thread.join(until: grace) { return false }

@@ -138,6 +138,8 @@ public final class TieredCache: Sendable {
   @usableFromInline let hasStore: Bool
   package let coldReads: ColdReads?
   let writeBehind: WriteBehind?
+  /// nil: whoever asks for the memory of a large value makes it resident.
+  let populator: Populator?
   /// `WatchedEvents` that somebody wants to be told of; 0 nearly always.
   public let watched = Atomic<UInt32>(0)
   let events = CacheEvents()
@@ -237,8 +239,10 @@ public final class TieredCache: Sendable {
       coldReads = nil
       writeBehind = nil
     }
+    populator = options.startsThreads ? Populator(pool: pool) : nil
     if let store, options.startsThreads { try startThreads(store) }
     if options.startsThreads {
+      spawn("populator") { [self] in populator!.run() }
       spawn("sweeper") { [self] in runSweeper() }
     }
   }

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from random import Random
 
 import pytest
 
@@ -216,6 +217,49 @@ def test_one_value_may_be_larger_than_the_share(limited):
         assert figures(first)["buffer_kicks"] == figures(first)["stalled_kicks"] == 0
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_large_values_of_changing_sizes_are_whole_and_keep_to_the_memory(limited, seed):
+    server = limited("-I", "32m", threads=2, memory=128)
+    failures = []
+
+    def client(number: int) -> None:
+        random = Random(seed * 100 + number)
+        held = {}
+        try:
+            connection = server.connect()
+            for step in range(60):
+                largest = [300 * KIB, 2 * MIB, 20 * MIB][step * 3 // 60]
+                key = f"{number}:{random.randrange(6)}"
+                value = random.randbytes(4099) * (random.randrange(200 * KIB, largest) // 4099)
+                if random.random() < 0.2:
+                    # What breaks off leaves what was there, or nothing.
+                    connection.send(b"set %s 0 0 %d\r\n" % (key.encode(), len(value)) + value[: len(value) // 2])
+                    connection.close()
+                    connection = server.connect()
+                else:
+                    connection.set(key, value)
+                    held[key] = value
+                for key in random.sample(sorted(held), min(len(held), 2)):
+                    found = connection.get(key)
+                    assert found is None or found == held[key], f"{key} is not what was stored"
+            connection.close()
+        except Exception as error:
+            failures.append(error)
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+    for one in clients:
+        one.start()
+    most = 0
+    while any(one.is_alive() for one in clients):
+        most = max(most, server.resident())
+        time.sleep(0.005)
+    assert not failures, failures[0]
+    # 10 percent and 16 MiB for all that is fixed, as the hot tier promises.
+    assert most <= (128 + 13 + 16) * MIB, f"{most / MIB:.0f} MiB resident"
+    with server.connect() as connection:
+        assert int(connection.statistics()["evictions"]) > 0
+
+
 def test_a_value_that_trickles_is_cut_off_and_a_command_that_trickles_is_served(limited):
     server = limited(stall_timeout="2", threads=1)
     with server.connect() as value, server.connect() as command, server.connect() as other:
@@ -341,12 +385,14 @@ def test_an_idle_connection_costs_less_than_a_kilobyte(limited, say):
             connection.read_line()
         fresh = cost()
         # Each is used for all that needs buffers: a value in two parts, and replies that are not read at once.
-        for connection in many:
-            connection.send(b"set k 0 0 5000\r\n" + b"v" * 3000)
-        for connection in many:
-            connection.send(b"v" * 2000 + b"\r\n")
-        for connection in many:
-            assert connection.read_line() == b"STORED\r\n"
+        # (No more at a time than the bound of all buffers has room for.)
+        for some in (many[at:at + 2000] for at in range(0, count, 2000)):
+            for connection in some:
+                connection.send(b"set k 0 0 5000\r\n" + b"v" * 3000)
+            for connection in some:
+                connection.send(b"v" * 2000 + b"\r\n")
+            for connection in some:
+                assert connection.read_line() == b"STORED\r\n"
         for some in (many[at:at + 50] for at in range(0, count, 50 if harness.LONG else 300)):
             for connection in some:
                 connection.send(b"get k\r\n" * 1000)

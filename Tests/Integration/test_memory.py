@@ -1,6 +1,7 @@
 """Memory within its limit, whatever comes: the quick form of what `Benchmarks memory` measures."""
 
 import re
+import struct
 import time
 
 import pytest
@@ -82,6 +83,44 @@ def test_without_evictions_what_was_deleted_is_room_for_others(make_server):
         assert all(store(b"l", first) for first in range(0, count * 8 // 10 // 100 * 100, 100))
         assert all(connection.get(f"k{i}") == b"v" * 100 for i in range(0, count, 100))
         assert connection.statistics()["evictions"] == "0"
+
+
+@pytest.mark.cold_tier
+def test_an_item_whose_new_expiry_finds_no_room_is_not_said_to_be_gone(make_server, tmp_path):
+    config = tmp_path / "rules.yaml"
+    config.write_text('rules:\n  - {prefix: "cold", tier: cold}\n  - {prefix: "hot", tier: hot}\n')
+    server = make_server("-M", "--config", str(config), memory=16, threads=1).start()
+    with server.connect() as connection:
+        connection.set("cold", b"x" * 1000)
+        deadline = time.monotonic() + 20
+        while int(connection.statistics("tiers")["hot_items"]) > 0:
+            assert time.monotonic() < deadline
+        number = 0
+        # Until no part of the memory takes one that is as long.
+        for length in (100_000, 10_000, 1_000, 100):
+            refused = 0
+            while refused < 100:
+                stored = connection.call(b"set hot%d 0 0 %d\r\n%s\r\n" % (number, length, b"v" * length)) == b"STORED"
+                refused = 0 if stored else refused + 1
+                number += 1
+        error = b"SERVER_ERROR out of memory"
+        for command in (b"touch cold 100", b"gat 100 cold", b"gat 100 hot0 cold", b"mg cold v T100"):
+            connection.send(command + b"\r\nmn\r\n")
+            lines = []
+            while (line := connection.read_line()) != b"MN\r\n":
+                lines.append(line.strip())
+            assert lines[-1] == error, (command, lines[-3:])
+            assert connection.get("cold") == b"x" * 1000
+        # By a binary touch as well.
+        with server.connect() as binary:
+            binary.send(struct.pack("!BBHBBHIIQI", 0x80, 0x1c, 4, 4, 0, 0, 8, 7, 0, 100) + b"cold")
+            head = b""
+            while len(head) < 24:
+                head += binary.socket.recv(24 - len(head))
+            assert struct.unpack("!H", head[6:8])[0] == 0x82
+        # There is room again.
+        assert connection.call(b"delete hot0\r\n") == b"DELETED"
+        assert connection.call(b"touch cold 100\r\n") == b"TOUCHED"
 
 
 def test_a_large_value_takes_the_place_of_many_small_ones_in_turns(make_server):

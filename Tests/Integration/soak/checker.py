@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import random
 import threading
 import time
@@ -64,6 +65,11 @@ class Key:
     version: int = 0
     #: Since the last restart, before all was looked at.
     rewritten: bool = False
+    #: What was asked and answered of late, for a report.
+    lately: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=12))
+
+    def note(self, what: str) -> None:
+        self.lately.append(f"{time.monotonic():.3f} {what}")
 
     @property
     def kind(self) -> str:
@@ -161,13 +167,15 @@ class Checker(threading.Thread):
     def judge(self, key: Key, value: bytes | None, earliest: float, latest: float, candidates: list[State]) -> None:
         """Whether the value may be there; from then on it counts as known."""
         fitting = [state for state in candidates if state.may_be(value, earliest, latest)]
+        key.note(explain(value))
         if not fitting:
             fitting = [State(value, time.monotonic())]
             what = f"{key.name} has {explain(value)}; allowed: " + " or ".join(explain(s.value) for s in candidates[-4:])
             if value is not None:
-                what += self.age_of(key, value)
+                what += self.age_of(key, value) + "; lately: " + ", ".join(key.lately)
                 self.figures.report_wrong(what)
             else:
+                what += "; lately: " + ", ".join(key.lately)
                 self.world.poll()
                 acknowledged = [state.acknowledged for state in candidates if state.acknowledged is not None]
                 if max(acknowledged, default=time.monotonic()) < self.world.excused_until:
@@ -202,6 +210,7 @@ class Checker(threading.Thread):
         key.states.append(State(after, None, expires))
         reply = self.call(connection, verb, command).strip()
         now = time.monotonic()
+        key.note(f"{verb} of {explain(after)}: {reply[:60].decode(errors='replace')}")
         if reply == success:
             key.states[-1].acknowledged = now
         elif reply in refusals:
@@ -211,6 +220,9 @@ class Checker(threading.Thread):
         elif reply.startswith(b"SERVER_ERROR"):
             # Whether it happened shows the next look. Under `always` that is the answer while the disk is full.
             full = self.world.full_since is not None
+            if reply == b"SERVER_ERROR out of memory storing object" and verb in ("set", "ms"):
+                # As in memcached a set that is refused leaves no old value behind.
+                key.states.append(State(None, None))
             self.figures.error(reply.decode(), expected=full and key.key_class == "always")
         else:
             self.figures.report_wrong(f"{command[:80]!r} was answered {reply!r} with {explain(before.value)} there")
@@ -278,6 +290,7 @@ class Checker(threading.Thread):
             key.states.append(State(before.value, None, span(ttl)))
             sent = time.time()
             reply = self.call(connection, "touch", f"touch {key.name} {ttl}\r\n".encode())
+            key.note(f"touch {ttl}: {reply[:60].decode(errors='replace').strip()}")
             if reply == b"NOT_FOUND":
                 key.states.pop()
                 self.judge(key, None, sent, time.time(), [before])
