@@ -1,4 +1,5 @@
 import CacheCore
+import Glibc
 import HotTier
 
 /// Whom it is told that there is more memory for a large value.
@@ -33,8 +34,14 @@ final class Populator: Sendable {
     state.signalOne { $0.wishes.append(wish) }
   }
 
+  /// How much less of a processor this thread gets than workers, where there are not enough: what it does for one client
+  /// must not keep others waiting.
+  private static let niceness: Int32 = 10
+
   /// One step for each block in turn, until `stop`.
   func run() {
+    // Of the calling thread alone.
+    _ = nice(Self.niceness)
     while let wish = state.wait(milliseconds: nil, until: { $0.stopping || !$0.wishes.isEmpty }, { $0.next() }) {
       // Else its client has gone.
       if !wish.block.isHeldByOne {
