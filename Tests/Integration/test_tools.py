@@ -81,7 +81,8 @@ def fill(server: Server) -> None:
         connection.set("stale", b"x")
         connection.set("won", b"x")
         assert connection.get("read") == b"x"
-        # Its row may have been written before it was read; this writes another.
+        # Its row may have been written before it was read; this writes another. (A touch with the expiry that it has does not.)
+        assert connection.call(b"touch read 5000\r\n") == b"TOUCHED"
         assert connection.call(b"touch read 0\r\n") == b"TOUCHED"
         assert connection.call("ms cäs 1 E123456789123\r\nx\r\n".encode()) == b"HD"
         key = KEYS["binary"][1]
