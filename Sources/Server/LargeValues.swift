@@ -121,7 +121,8 @@ extension WorkerState {
     let waiting = waitingForMemory
     waitingForMemory = []
     mailbox.wantsMemory.store(true, ordering: .sequentiallyConsistent)
-    for connection in waiting where connection.pointee.parking == .memory {
+    // What one of them goes on with may close another, to keep all buffers within their bound.
+    for connection in waiting where !connection.pointee.isClosed && connection.pointee.parking == .memory {
       let incoming = connection.pointee.incoming!
       if incoming.block.residentValueBytes > incoming.received {
         resume(connection)
