@@ -17,7 +17,7 @@ static inline __attribute__((always_inline)) void cache_prefetch(const void *add
 // Declared by glibc only under _GNU_SOURCE, which Swift's importer does not define.
 extern int pthread_setname_np(unsigned long thread, const char *name);
 extern int pthread_clockjoin_np(unsigned long thread, void **result, int clock, const struct timespec *deadline);
-/* By the clock of the day; the thread sanitizer knows this one alone. */
+// By the clock of the day; the thread sanitizer knows this one alone.
 extern int pthread_timedjoin_np(unsigned long thread, void **result, const struct timespec *deadline);
 extern int sched_setaffinity(int process, size_t size, const void *cores);
 extern int accept4(int socket, struct sockaddr *address, socklen_t *length, int flags);

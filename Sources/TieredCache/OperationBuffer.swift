@@ -42,6 +42,7 @@ struct OperationBuffer: ~Copyable {
       let slot = Int(truncatingIfNeeded: hash >> 60)
       if recent[slot] >> 4 != hash & (1 << 60 - 1) { recent[slot] = hash << 4 }
       if recent[slot] & 15 == Self.readsThatCount { return }
+      // Not `+= 1`, of which a compiler of 6.3 makes a broken module when it builds for the thread sanitizer.
       recent[slot] = recent[slot] + 1
     }
     if count == capacity {
