@@ -36,6 +36,9 @@ struct BufferUse: Equatable, Sendable {
   var values = 0
   /// Copies of replies that were not taken. What is sent from where it lies is not among them.
   var replies = 0
+  /// RAM of values that were not taken and are sent from where they lie. No buffer, so not in the total; but while they are,
+  /// others can't have it.
+  var pinned = 0
 
   var total: Int { commands + values + replies }
 
@@ -43,12 +46,14 @@ struct BufferUse: Equatable, Sendable {
     a.commands += b.commands
     a.values += b.values
     a.replies += b.replies
+    a.pinned += b.pinned
   }
 
   static func -= (a: inout BufferUse, b: BufferUse) {
     a.commands -= b.commands
     a.values -= b.values
     a.replies -= b.replies
+    a.pinned -= b.pinned
   }
 }
 
@@ -58,6 +63,7 @@ extension Connection {
     use.commands = pendingCapacity + (detached?.pointee.pendingCapacity ?? 0)
     use.values = claimedRoom + (incoming?.block.byteCount ?? 0)
     use.replies = backlog.copiedBytes + (held == nil ? 0 : WorkerState.maximumHeld)
+    use.pinned = backlog.pinnedBytes
     return use
   }
 
@@ -84,7 +90,7 @@ extension WorkerState {
   /// Each worker has a part of the total of its own, half of it for values on their way; so none asks the others.
   private func share(of bytes: Int) -> Int { max(bytes / 2 / limits.threads, 1 << 20) }
   private var bufferShare: Int { share(of: limits.buffers.total) }
-  /// What is announced and never sent must not push out all that others have stored.
+  /// What is announced and never sent, or asked for and never taken, must not push out all that others have stored.
   private var valueShare: Int { share(of: min(limits.buffers.total, cache.pool.limitBytes / 2)) }
 
   /// To be called when a turn of a connection has ended.
@@ -98,6 +104,12 @@ extension WorkerState {
     // One without a socket is bounded by itself, and its owner is charged.
     if connection.pointee.isClosed || connection.pointee.isDetached || connection.pointee.datagram != nil { return }
     count(connection, connection.pointee.bufferUse, holds: !connection.pointee.backlog.isEmpty)
+    if connection.pointee.counted.pinned > 0 && buffered.pinned > valueShare {
+      // What its client is slow to take costs a copy then, which is bounded as all replies are. Not of the longest values: those
+      // who don't take them are closed.
+      connection.pointee.backlog.copyPins(upTo: limits.buffers.perConnection)
+      count(connection, connection.pointee.bufferUse, holds: !connection.pointee.backlog.isEmpty)
+    }
     if buffered.commands + buffered.replies > bufferShare { relieve() }
   }
 
@@ -184,7 +196,8 @@ extension WorkerState {
         startLooking(connection)
       }
     }
-    if !waitingForBuffers.isEmpty { closeStalled(onlyIfPinned: false) }
+    let pinsMuch = buffered.pinned > valueShare
+    if pinsMuch || !waitingForBuffers.isEmpty { closeStalled(alsoForPins: pinsMuch) }
   }
 
   /// Bytes that a client has taken or sent since it is waited for. It has taken what its system has acknowledged:
@@ -211,10 +224,10 @@ extension WorkerState {
   }
 
   /// Others need the memory that clients hold and do not use.
-  mutating func closeStalled(onlyIfPinned: Bool) {
+  mutating func closeStalled(alsoForPins: Bool) {
     for i in holders.indices.reversed() {
       let connection = holders[i]
-      let holdsValue = connection.pointee.counted.values > 0 || onlyIfPinned && connection.pointee.backlog.pinsValues
+      let holdsValue = connection.pointee.counted.values > 0 || alsoForPins && connection.pointee.backlog.pinsValues
       if holdsValue && quietSeconds(connection) >= BufferLimits.patience { cutForOthers(connection) }
     }
   }

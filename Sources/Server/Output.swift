@@ -232,9 +232,11 @@ struct Backlog {
   private(set) var byteCount = 0
   /// Bytes of memory that are its own: of copies, not of pinned values.
   private(set) var copiedBytes = 0
+  /// Bytes of RAM of the values that it sends from where they lie.
+  private(set) var pinnedBytes = 0
 
   var isEmpty: Bool { chunks.isEmpty }
-  var pinsValues: Bool { chunks.contains { if case .pin = $0 { true } else { false } } }
+  var pinsValues: Bool { pinnedBytes > 0 }
 
   mutating func append(copying bytes: UnsafeRawPointer, _ count: Int) {
     if count == 0 { return }
@@ -249,6 +251,20 @@ struct Backlog {
   mutating func append(_ block: PinnedValue, from start: Int, byteCount: Int) {
     chunks.append(.pin(block, start: start, end: start + byteCount))
     self.byteCount += byteCount
+    pinnedBytes += block.byteCount
+  }
+
+  /// From now on sends copies of pinned values that take up to so many bytes of RAM each.
+  mutating func copyPins(upTo bytes: Int) {
+    for i in chunks.indices {
+      // A piece each as before: TLS wants the same one again that it could not send.
+      guard case .pin(let block, let start, let end) = chunks[i], block.byteCount <= bytes else { continue }
+      let copy = UnsafeMutableRawPointer.allocate(byteCount: end - start, alignment: 8)
+      copy.copyMemory(from: block.bytes + start, byteCount: end - start)
+      free(chunks[i])
+      chunks[i] = .bytes(copy, start: 0, end: end - start)
+      copiedBytes += end - start
+    }
   }
 
   /// Writes all of it one behind the other; returns how many bytes.
@@ -304,7 +320,9 @@ struct Backlog {
     case .bytes(let base, _, let end):
       base.deallocate()
       copiedBytes -= end
-    case .pin(let block, _, _): block.release()
+    case .pin(let block, _, _):
+      pinnedBytes -= block.byteCount
+      block.release()
     }
   }
 

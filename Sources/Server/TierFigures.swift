@@ -99,6 +99,10 @@ struct TierFigure: Sendable {
     },
     .init("buffer_bytes_values", "buffer_bytes", [("of", "values")], .gauge, holding) { Int64($0.buffered.values) },
     .init("buffer_bytes_replies", "buffer_bytes", [("of", "replies")], .gauge, holding) { Int64($0.buffered.replies) },
+    .init(
+      "pinned_bytes", "pinned_bytes", [], .gauge,
+      "Bytes of RAM of values that clients are slow to take and that are sent from where they lie."
+    ) { Int64($0.buffered.pinned) },
     .init("buffer_limit", "buffer_limit_bytes", [], .gauge, "Bytes that connections may hold together.") {
       Int64($0.bufferLimit)
     },

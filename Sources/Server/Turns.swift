@@ -54,6 +54,13 @@ extension WorkerState {
     connection.pointee.heldCount = 0
   }
 
+  private func dropHeld(_ connection: UnsafeMutablePointer<Connection>) {
+    guard let held = connection.pointee.held, connection.pointee.heldCount == 0 else { return }
+    free(held)
+    connection.pointee.held = nil
+    connection.pointee.buffersChanged = true
+  }
+
   /// One more turn for each connection that has let others pass.
   mutating func serveYielded() {
     swap(&yielded, &yieldedInTurn)
@@ -61,7 +68,13 @@ extension WorkerState {
       let connection = yieldedInTurn[i]
       yieldedLeft = yieldedInTurn.count - i - 1
       connection.pointee.isYielded = false
-      if connection.pointee.isClosed || connection.pointee.parking != .none { continue }
+      if connection.pointee.isClosed { continue }
+      if connection.pointee.parking != .none {
+        // The socket did not take what came together in its turn; what was held before it is among that.
+        dropHeld(connection)
+        settle(connection)
+        continue
+      }
       takeHeld(connection)
       if connection.pointee.receivesInTurn {
         connection.pointee.receivesInTurn = false
@@ -74,11 +87,7 @@ extension WorkerState {
         // Where it lies: what is kept of it need not be moved.
         process(connection, connection.pointee.pendingBytes, connection.pointee.pendingCount)
       }
-      if !connection.pointee.isYielded && !connection.pointee.isClosed, let held = connection.pointee.held {
-        free(held)
-        connection.pointee.held = nil
-        connection.pointee.buffersChanged = true
-      }
+      if !connection.pointee.isYielded && !connection.pointee.isClosed { dropHeld(connection) }
       if connection.pointee.parking == .none { finishResume(connection) }
       settle(connection)
     }

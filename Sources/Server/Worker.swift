@@ -357,7 +357,7 @@ struct WorkerState {
       case .report(let report): add(to: report)
       case .limits(let fresh): take(fresh)
       case .memoryCame: memoryCame()
-      case .memoryIsShort: closeStalled(onlyIfPinned: true)
+      case .memoryIsShort: closeStalled(alsoForPins: true)
       case .pulse(let pulse, let worker): pulse.felt(worker)
       case .stop: stopping = true
       }

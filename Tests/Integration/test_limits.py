@@ -152,6 +152,59 @@ def test_values_that_wait_for_a_client_are_bounded_in_bytes(limited):
         assert got.startswith(b"VALUE k0 0 4000000\r\nvvvv")
 
 
+def test_values_that_nobody_takes_do_not_push_out_those_of_others(limited, say):
+    """Beyond a part of the memory they are copied into buffers, which are bounded in another way."""
+    server = limited("-n", "48", total="8m", per_connection="1m", threads=1, memory=16)
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(server.connect())
+        for i in range(4000):
+            other.send(b"set hot%d 0 0 800 noreply\r\n" % i + b"v" * 800 + b"\r\n")
+        assert other.get("hot3999") is not None
+        most = 0
+        for number in range(30):
+            deaf = stack.enter_context(server.connect())
+            # Values of their own, of which there is soon nothing left but what waits for a client that says nothing.
+            for i in range(8):
+                key = f"large{number}.{i}"
+                other.set(key, b"l" * 900_000)
+                deaf.send(f"get {key}\r\n".encode())
+            time.sleep(0.02)
+            for i in range(4000):
+                if i % 40 == 0:
+                    other.get(f"hot{i}")
+            now = figures(other)
+            most = max(most, now["pinned_bytes"])
+            assert now["buffer_bytes"] <= 4 * MIB + ONE_MORE + 1_000_000
+        say(f"{most / MIB:.1f} MiB of values waited for clients where they lay")
+        # A quarter, and what one turn adds.
+        assert 0 < most <= 4 * MIB + 2 * MIB
+        # What is used stays, and what comes is stored.
+        kept = sum(other.get(f"hot{i}") is not None for i in range(0, 4000, 40))
+        assert kept >= 90, kept
+        for i in range(4):
+            other.set(f"more{i}", b"m" * 1_000_000)
+        assert int(other.statistics()["store_no_memory"]) == 0
+
+
+def test_what_is_held_of_a_turn_that_the_socket_does_not_take_is_given_back(limited):
+    server = limited("-R", "1", total="64m", threads=1)
+    with server.connect() as first, server.connect() as second, server.connect() as other:
+        first.set("k", b"v" * 5000)
+        count = 2000
+        # They let each other pass after each command; their replies are held from turn to turn, until the sockets are full.
+        for connection in (first, second):
+            connection.send(b"get k\r\n" * count)
+        wait_until(lambda: figures(other)["buffer_bytes_replies"] > 0)
+        served = -1
+        while served != (served := int(other.statistics()["cmd_get"])):
+            time.sleep(0.2)
+        for connection in (first, second):
+            left = count * (len("VALUE k 0 5000\r\n") + 5007)
+            while left:
+                left -= len(connection.socket.recv(min(left, 1 << 20)))
+        wait_until(lambda: figures(other)["buffer_bytes"] == 0)
+
+
 def test_a_million_commands_at_once(limited):
     server = limited()
     with server.connect() as connection, server.connect() as other:
