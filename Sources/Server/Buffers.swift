@@ -103,6 +103,10 @@ extension WorkerState {
     connection.pointee.buffersChanged = false
     // One without a socket is bounded by itself, and its owner is charged.
     if connection.pointee.isClosed || connection.pointee.isDetached || connection.pointee.datagram != nil { return }
+    // Who does not take the first of many rows may never want the others.
+    if connection.pointee.parking == .output && !connection.pointee.answers.isEmpty {
+      connection.pointee.dropLargeAnswers()
+    }
     count(connection, connection.pointee.bufferUse, holds: !connection.pointee.backlog.isEmpty)
     if connection.pointee.counted.pinned > 0 && buffered.pinned > valueShare {
       // What its client is slow to take costs a copy then, which is bounded as all replies are. Not of the longest values: those

@@ -174,6 +174,15 @@ struct Connection {
     answers.removeAll(keepingCapacity: answers.capacity <= 8)
   }
 
+  /// Gives up what the file said of large values, whose memory others can't have meanwhile. They are read again.
+  mutating func dropLargeAnswers() {
+    answers.removeAll { answer in
+      guard answer.wasFound && answer.item.isLarge else { return false }
+      answer.release()
+      return true
+    }
+  }
+
   var pendingBytes: UnsafeMutableRawPointer { pending! + pendingStart }
 
   /// Keeps what is left of the thread's buffer, or of its own, for the next time.

@@ -40,6 +40,8 @@ package final class ColdReads: Sendable {
     let sink: Int
     /// When it was asked for, in monotonic nanoseconds.
     let asked: UInt64
+    /// Of what one ticket asked for in a batch, the row that it goes on with: the others are of no use before it.
+    var comesFirst = false
   }
   /// A batch that a reader is about to read.
   private struct Reading {
@@ -188,6 +190,7 @@ package final class ColdReads: Sendable {
     var batch = taken.batch
     // For the next reader: who asked woke only one.
     if leavesMore { state.signalOne { _ in } }
+    markFirst(&batch)
     batch.sort { $0.wish.sequence < $1.wish.sequence }
     var counts = Counts()
     let answers = read(batch, reader, &counts)
@@ -214,6 +217,17 @@ package final class ColdReads: Sendable {
     return true
   }
 
+  /// A batch is in the order in which was asked.
+  private func markFirst(_ batch: inout [Queued]) {
+    var tickets: [UInt64] = []
+    for i in batch.indices {
+      let ticket = batch[i].wish.ticket
+      if ticket == tickets.last || tickets.contains(ticket) { continue }
+      tickets.append(ticket)
+      batch[i].comesFirst = true
+    }
+  }
+
   private struct Counts {
     var served: UInt64 = 0
     var shared: UInt64 = 0
@@ -228,19 +242,13 @@ package final class ColdReads: Sendable {
     answers.reserveCapacity(batch.count)
     do throws(ColdError) {
       try reader.begin()
-      var tickets: [UInt64] = []
       for queued in batch {
-        if isShort {
-          if tickets.contains(queued.wish.ticket) {
-            answers.append(.postponed(sequence: queued.wish.sequence, hash: queued.wish.hash))
-            continue
-          }
-          tickets.append(queued.wish.ticket)
-        }
-        if let last = answers.last, last.sequence == queued.wish.sequence {
+        if let last = answers.last, last.sequence == queued.wish.sequence, !last.isPostponed {
           last.retain()
           answers.append(last)
           counts.shared += 1
+        } else if isShort && !queued.comesFirst {
+          answers.append(.postponed(sequence: queued.wish.sequence, hash: queued.wish.hash))
         } else {
           answers.append(try read(queued.wish, reader, &counts))
           counts.served += 1
@@ -259,7 +267,7 @@ package final class ColdReads: Sendable {
   }
 
   /// Large rows that were read and are not yet sent take memory beside that of the items: where they take much of it, each
-  /// who asked gets one row at a time.
+  /// who asked gets one row at a time, the one that it goes on with.
   private var isShort: Bool { pool.takenBytes - pool.usedBytes > max(pool.limitBytes / 4, 16 << 20) }
 
   private func read(_ wish: ColdWish, _ reader: ColdReader, _ counts: inout Counts) throws(ColdError) -> ColdAnswer {

@@ -25,7 +25,7 @@ class Limited(Server):
     """A server with settings that have no option, as the environment names them."""
 
     def __init__(self, directory, *options, limits: dict[str, str], **settings):
-        super().__init__(directory, *options, cold=False, **settings)
+        super().__init__(directory, *options, **({"cold": False} | settings))
         self.limits = {f"THERMOCLINE_BUFFERS_{name.upper()}": value for name, value in limits.items()}
 
     def environment(self) -> dict[str, str]:
@@ -184,6 +184,34 @@ def test_values_that_nobody_takes_do_not_push_out_those_of_others(limited, say):
         for i in range(4):
             other.set(f"more{i}", b"m" * 1_000_000)
         assert int(other.statistics()["store_no_memory"]) == 0
+
+
+@pytest.mark.cold_tier
+def test_rows_of_the_file_that_nobody_takes_leave_ram_to_others(limited):
+    server = limited("--cold-limit", "200M", total="64m", per_connection="1m", threads=1, memory=16, cold=True)
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(server.connect())
+        keys = [f"large{i}" for i in range(60)]
+        for key in keys:
+            other.set(key, b"l" * 900_000)
+        wait_until(lambda: figures(other)["cold_items"] >= 50)
+        for number in range(8):
+            deaf = stack.enter_context(server.connect())
+            for _ in range(4):
+                deaf.send(b"get " + " ".join(keys[number:number + 40]).encode() + b"\r\n")
+        # What is being read at a moment takes memory as well; then their sockets are full.
+        read = -1
+        while read != (read := figures(other)["cold_reads"]):
+            time.sleep(0.2)
+        deadline = time.monotonic() + 3
+        refused = 0
+        while time.monotonic() < deadline:
+            refused += other.call(b"set k 0 0 300000\r\n" + b"k" * 300_000 + b"\r\n") != b"STORED"
+        assert refused == 0
+        # They were put off, not forgotten.
+        got = 0
+        while got < 40 * 900_000:
+            got += len(deaf.socket.recv(1 << 20))
 
 
 def test_what_is_held_of_a_turn_that_the_socket_does_not_take_is_given_back(limited):
